@@ -1,0 +1,3 @@
+//! The command line: parses arguments, composes the parts, reports.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Generation and embedding over models, inside the ledger.

@@ -1,0 +1,1 @@
+//! Model files: GGUF and safetensors readers, a GGUF writer, configs, synthetic models.

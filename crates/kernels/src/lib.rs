@@ -1,0 +1,1 @@
+//! Block formats, packed panels, matrix products and attention for CPUs; plain data in, plain data out.

@@ -1,0 +1,1 @@
+//! The ledger and everything that holds bytes: regions, heaps, the counting allocator.

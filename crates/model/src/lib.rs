@@ -1,0 +1,1 @@
+//! Architectures as op lists over planned buffers, weights, and the CPU backend.

@@ -1,0 +1,1 @@
+//! What this process and machine use: RSS, VmHWM, cgroups, PSI.

@@ -1,0 +1,1 @@
+//! Compact tokenizers and chat templates.

@@ -1,0 +1,3 @@
+//! Repository chores: `cargo xtask ci` runs what continuous integration runs.
+
+fn main() {}
