@@ -36,6 +36,8 @@ def draw(seed: int, name: str, shape: tuple[int, ...], tied: bool, dim: int) -> 
         value = noise * (LOGIT_STD / np.sqrt(dim) if tied else 1.0)
     else:
         gain = 1.5 if any(p in name for p in ("q_proj", "k_proj", "query", "key")) else 1.0
+        # After BERT's layer norms a lone CLS row would hardly see the other tokens.
+        gain = 4.0 if "self.value" in name else gain
         value = noise * gain / np.sqrt(shape[-1])
     return torch.from_numpy(value.astype(np.float32))
 
