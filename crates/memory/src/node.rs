@@ -364,23 +364,35 @@ impl Node {
     /// The most that could be granted here with everything else released, and the node whose limit
     /// that is.
     fn room_at_best(&self) -> (u64, &Node) {
-        let mut best = (u64::MAX, self.top());
-        let mut below: Option<&Node> = None;
-        for node in self.path() {
-            let promised: u64 = node
-                .children()
-                .iter()
-                .filter(|child| below.is_none_or(|below| !std::ptr::eq(&***child, below)))
-                .map(|child| child.least())
-                .sum();
-            if let Some(ceiling) = node.ceiling
-                && ceiling.saturating_sub(promised) < best.0
-            {
-                best = (ceiling.saturating_sub(promised), node);
-            }
-            below = Some(node);
+        let (most, limit) = self.most_claimed();
+        (most.saturating_sub(self.promised_below(None)), limit)
+    }
+
+    /// The most that this subtree can ever claim: what its parent's most leaves beside the floors of
+    /// its siblings, or its own ceiling. With the node whose limit that is.
+    fn most_claimed(&self) -> (u64, &Node) {
+        let above = self.parent.as_deref().map(|parent| {
+            let (most, limit) = parent.most_claimed();
+            (
+                most.saturating_sub(parent.promised_below(Some(self))),
+                limit,
+            )
+        });
+        match (above, self.ceiling) {
+            (Some(above), Some(ceiling)) if above.0 <= ceiling => above,
+            (Some(above), None) => above,
+            (_, Some(ceiling)) => (ceiling, self),
+            (None, None) => (u64::MAX, self),
         }
-        best
+    }
+
+    /// What the children claim, all but one of them, when everything has been released.
+    fn promised_below(&self, but: Option<&Node>) -> u64 {
+        self.children()
+            .iter()
+            .filter(|child| but.is_none_or(|but| !std::ptr::eq(&***child, but)))
+            .map(|child| child.least())
+            .sum()
     }
 
     fn refuse(&self, asked: u64, held: u64, full: &Node) -> Refusal {
