@@ -1,0 +1,141 @@
+//! Where a model's bytes come from: a regular file read by position, or a header in memory whose
+//! weights do not exist (a preset that is only planned).
+//!
+//! Nothing maps a file: a mapped file that is truncated under us kills the process with SIGBUS,
+//! and its pages belong to nobody's account.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::FileError;
+
+/// Bytes at positions. Cheap to read from several threads at once.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A file on disk, with its length when it was opened.
+    Disk { path: PathBuf, file: File, len: u64 },
+    /// The first bytes of a file of `len` bytes that was never written.
+    Header {
+        name: PathBuf,
+        bytes: Vec<u8>,
+        len: u64,
+    },
+}
+
+impl Source {
+    /// Opens a regular file for reading.
+    pub(crate) fn open(path: &Path) -> Result<Source, FileError> {
+        // Asked before opening: opening a FIFO would wait for a writer.
+        let meta = std::fs::metadata(path).map_err(|e| FileError::io(path, "open", e))?;
+        if !meta.is_file() {
+            return Err(FileError::Malformed {
+                path: path.to_owned(),
+                offset: None,
+                what: "model file".into(),
+                got: if meta.is_dir() {
+                    "a directory"
+                } else {
+                    "a special file"
+                }
+                .into(),
+                want: "a regular file".into(),
+                remedy: "give the path of a .gguf or .safetensors file, or of a model directory",
+            });
+        }
+        let file = File::open(path).map_err(|e| FileError::io(path, "open", e))?;
+        let len = file
+            .metadata()
+            .map_err(|e| FileError::io(path, "read the size of", e))?
+            .len();
+        Ok(Source::Disk {
+            path: path.to_owned(),
+            file,
+            len,
+        })
+    }
+
+    /// The path, or the preset's name.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Source::Disk { path, .. } => path,
+            Source::Header { name, .. } => name,
+        }
+    }
+
+    /// Bytes in the file, weights included.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Source::Disk { len, .. } | Source::Header { len, .. } => *len,
+        }
+    }
+
+    /// How many bytes from the start can be read.
+    pub(crate) fn held(&self) -> u64 {
+        match self {
+            Source::Disk { len, .. } => *len,
+            Source::Header { bytes, .. } => bytes.len() as u64,
+        }
+    }
+
+    /// Fills `buf` from `offset`.
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), FileError> {
+        match self {
+            Source::Disk { path, file, .. } => {
+                file.read_exact_at(buf, offset)
+                    .map_err(|source| FileError::Io {
+                        path: path.clone(),
+                        action: format!("read {} bytes", buf.len()),
+                        offset: Some(offset),
+                        source,
+                    })
+            }
+            Source::Header { name, bytes, .. } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let held = start
+                    .checked_add(buf.len())
+                    .and_then(|end| bytes.get(start..end));
+                let held = held.ok_or_else(|| FileError::HeaderOnly {
+                    name: name.to_string_lossy().into_owned(),
+                })?;
+                buf.copy_from_slice(held);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the kernel that a range will not be read again soon, so that its page cache can go.
+    ///
+    /// Advice only: failure is of no consequence and is not reported.
+    pub(crate) fn drop_cache(&self, offset: u64, len: u64) {
+        if let (Source::Disk { file, .. }, Some(len)) = (self, std::num::NonZeroU64::new(len)) {
+            let _ = rustix::fs::fadvise(file, offset, Some(len), rustix::fs::Advice::DontNeed);
+        }
+    }
+}
+
+/// Reads a whole small file (a JSON document), refusing one larger than `limit` bytes.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let source = Source::open(path)?;
+    if source.len() > limit {
+        return Err(FileError::malformed(
+            path,
+            None,
+            "file size",
+            format!("{} bytes", source.len()),
+            format!("at most {limit} bytes"),
+        ));
+    }
+    let mut bytes = vec![0; usize::try_from(source.len()).expect("the limit fits usize")];
+    source.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`read_small`], but `None` if there is no such file.
+pub(crate) fn read_small_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        Ok(true) => read_small(path, limit).map(Some),
+        Err(e) => Err(FileError::io(path, "look for", e)),
+    }
+}
