@@ -26,9 +26,9 @@ fn every_fixture_opens_and_reads() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert!(names.len() >= 17);
-    for name in names.iter().filter(|name| fixture(name).is_dir()) {
-        let model = open(name);
+    assert!(names.len() >= 30);
+    for name in names {
+        let model = open(&name);
         let mut bytes = Vec::new();
         for (role, tensor) in model.used() {
             bytes.resize(tensor.bytes as usize, 0);
@@ -42,28 +42,62 @@ fn every_fixture_opens_and_reads() {
                 "{name} {role:?}"
             );
         }
-        match model.tokenizer_source().unwrap() {
+        match model
+            .tokenizer_source()
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+        {
             TokenizerSource::Json { tokenizer, config } => {
                 assert!(tokenizer.starts_with(b"{") && config.is_some(), "{name}");
             }
-            TokenizerSource::Gguf(_) => panic!("{name} is a directory"),
+            TokenizerSource::Gguf(tokens) => {
+                assert_eq!(tokens.tokens.len(), model.config().vocab, "{name}");
+                assert_eq!(tokens.types.len(), tokens.tokens.len(), "{name}");
+            }
         }
     }
 }
 
 #[test]
-fn a_sharded_model_equals_the_whole_one() {
-    let (whole, sharded) = (open("llama"), open("llama-sharded"));
-    assert_eq!(whole.tensors().len(), sharded.tensors().len());
-    assert_eq!(sharded.tensors().map(|t| t.file).max(), Some(2));
-    for (role, tensor) in whole.used() {
-        let other = sharded.find(role).unwrap();
-        assert_eq!(
-            (tensor.rows, tensor.cols),
-            (other.rows, other.cols),
-            "{role:?}"
-        );
-    }
+fn gguf_fixtures_are_understood() {
+    let model = open("llama-q4_k_m.gguf");
+    let config = model.config();
+    let rope = config.rope.unwrap();
+    assert_eq!(
+        (config.arch, rope.style),
+        (Arch::Llama, RopeStyle::Interleaved)
+    );
+    assert!(
+        model
+            .gguf()
+            .unwrap()
+            .settings
+            .contains_key("llama.block_count")
+    );
+
+    let model = open("llama-rope-freqs.gguf");
+    let rope = model.config().rope.unwrap();
+    assert!(rope.has_factors && rope.scaling == RopeScaling::None);
+    assert_eq!(model.find(Role::RopeFactors).unwrap().cols, rope.dims / 2);
+
+    let model = open("qwen3-yarn.gguf");
+    let rope = model.config().rope.unwrap();
+    assert_eq!(rope.style, RopeStyle::Neox);
+    assert!(matches!(rope.scaling, RopeScaling::Yarn { factor, .. } if factor > 1.0));
+    assert!(model.config().qk_norm);
+
+    assert!(open("qwen2-bias.gguf").config().qkv_bias);
+    let spec = |name: &str| open(name).config().embedding.clone().unwrap();
+    assert_eq!(spec("bert-cls.gguf").pooling, Pooling::Cls);
+    assert_eq!(spec("bert-mean.gguf").pooling, Pooling::Mean);
+    assert_eq!(spec("qwen3-embedding.gguf").pooling, Pooling::Last);
+    assert!(spec("qwen3-embedding.gguf").append_eos);
+}
+
+#[test]
+fn shards_are_put_together() {
+    let model = open("llama-sharded");
+    assert_eq!(model.tensors().map(|t| t.file).max(), Some(2));
+    assert_eq!(model.used().count(), model.tensors().len());
 }
 
 #[test]
