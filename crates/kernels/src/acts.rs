@@ -13,7 +13,7 @@
 //! | `Q8x256` | `q: [i8; cols]`, `scale: [f32; cols / 256]`, sums of 16: `[i16; cols / 16]`, sums of 32: `[i16; cols / 32]` |
 //! | `Q8x32` | `q: [i8; n]`, `scale: [f32; n / 32]`, sums of 32: `[i32; n / 32]`, with `n` = `cols` rounded up to 64 by zeros |
 
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::mat::MatRef;
 use crate::quant::{Dtype, SMALL_BLOCK, SUPER_BLOCK};
 
@@ -186,8 +186,13 @@ pub fn quantize_acts(isa: Isa, kind: ActKind, x: MatRef<'_>, out: &mut [u8]) {
         return;
     }
     for (i, row) in out.chunks_exact_mut(layout.row_bytes()).enumerate() {
-        let _ = isa;
-        quantize_row_scalar(&layout, x.row(i), row);
+        match isa.level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(isa) => {
+                crate::x86_64::avx512::quantize_row(isa, &layout, x.row(i), row);
+            }
+            _ => quantize_row_scalar(&layout, x.row(i), row),
+        }
     }
 }
 

@@ -6,19 +6,30 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`quant`] | the stored formats and what their bytes mean |
+//! | [`quantize`] | from numbers to the stored formats |
 //! | [`panel`] | packed weights: 16 output rows interleaved |
 //! | [`acts`] | activations quantised to bytes |
 //! | [`mod@matmul`] | the product and its one reduction rule |
+//! | [`ops`] | norms, activations, rotary positions, softmax |
+//! | [`kv_view`] | keys and values in blocks of tokens |
+//! | [`mod@attention`] | attention over them |
 //! | [`mat`] | views of `f32` matrices |
 //! | [`isa`] | which vector instructions this machine has |
 #![deny(unsafe_code)]
 
 pub mod acts;
+pub mod attention;
 pub mod isa;
+pub mod kv_view;
+mod lanes;
 pub mod mat;
 pub mod matmul;
+pub mod ops;
 pub mod panel;
 pub mod quant;
+pub mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 #[cfg(test)]
 mod testing;

@@ -27,7 +27,7 @@
 mod scalar;
 
 use crate::acts::{ActKind, Acts};
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::mat::MatMut;
 use crate::panel::Panels;
 
@@ -68,8 +68,11 @@ pub fn matmul(isa: Isa, w: Panels<'_>, x: Acts<'_>, out: MatMut<'_>, mode: Mode)
             "bytes of {rows} rows of {layout:?}"
         );
     }
-    let _ = isa;
-    scalar::matmul(w, x, out, mode);
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(isa) => crate::x86_64::matmul_avx512(isa, w, x, out, mode),
+        _ => scalar::matmul(w, x, out, mode),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,197 @@
+//! The loops around the tiles of a quantised product, the same for every vector width.
+//!
+//! A *step* is up to 256 values along `k` of one panel. Its quants are unpacked once into a tile that
+//! stays in the first-level cache, which then serves all rows of a chunk, a few rows at a time:
+//!
+//! ```text
+//! for each chunk of rows              (its activations stay in the second-level cache)
+//!   for each panel                    (streams from memory)
+//!     for each step along k           (unpacked into the tile)
+//!       for each few rows             acc[row][lane] <- acc + tile . row
+//!     out <- acc
+//! ```
+
+use std::ops::Range;
+
+use crate::acts::ActLayout;
+use crate::mat::MatMut;
+use crate::matmul::Mode;
+use crate::panel::{PANEL_ROWS, Panels, record_bytes, record_elems};
+use crate::quant::{Dtype, SUPER_BLOCK};
+
+/// One value per output row of a panel, as vectors lie in memory.
+#[derive(Copy, Clone)]
+#[repr(C, align(64))]
+pub(super) struct Lanes<T>(pub(super) [T; PANEL_ROWS]);
+
+/// Rows of a chunk: with 16 floats each, 8 KiB of accumulators.
+const CHUNK_ROWS: usize = 128;
+/// A chunk's activations shall take no more than this, so that they stay in the second-level cache.
+const CHUNK_BYTES: usize = 384 << 10;
+
+/// Quantised rows that share a tile.
+#[derive(Copy, Clone)]
+pub(super) struct ActRows<'a> {
+    layout: &'a ActLayout,
+    bytes: &'a [u8],
+}
+
+impl<'a> ActRows<'a> {
+    pub(super) fn new(layout: &'a ActLayout, bytes: &'a [u8]) -> Self {
+        Self { layout, bytes }
+    }
+
+    fn rows(&self, range: Range<usize>) -> ActRows<'a> {
+        let size = self.layout.row_bytes();
+        ActRows {
+            layout: self.layout,
+            bytes: &self.bytes[range.start * size..range.end * size],
+        }
+    }
+
+    #[inline]
+    fn part(&self, row: usize, at: usize) -> &'a [u8] {
+        let size = self.layout.row_bytes();
+        &self.bytes[row * size..][..size][at..]
+    }
+
+    /// Quants from `at` on, in words of four.
+    #[inline]
+    pub(super) fn quants<const N: usize>(&self, row: usize, at: usize) -> &'a [[u8; 4]; N] {
+        words(self.part(row, at))
+    }
+
+    /// Scales from that of `block` on.
+    #[inline]
+    pub(super) fn scale(&self, row: usize, block: usize) -> f32 {
+        let [word] = words(self.part(row, self.layout.scales_at() + 4 * block));
+        f32::from_le_bytes(*word)
+    }
+
+    /// The sum of small block `block`.
+    #[inline]
+    pub(super) fn block_sum(&self, row: usize, block: usize) -> i32 {
+        let [word] = words(self.part(row, self.layout.sums_at() + 4 * block));
+        i32::from_le_bytes(*word)
+    }
+
+    /// Sums of 16 values of super-block `block`, in pairs.
+    #[inline]
+    pub(super) fn sums16(&self, row: usize, block: usize) -> &'a [[u8; 4]; 8] {
+        words(self.part(row, self.layout.sums_at() + 32 * block))
+    }
+
+    /// Sums of 32 values of super-block `block`, in pairs.
+    #[inline]
+    pub(super) fn sums32(&self, row: usize, block: usize) -> &'a [[u8; 4]; 4] {
+        words(self.part(row, self.layout.sums32_at() + 16 * block))
+    }
+}
+
+#[inline]
+fn words<const N: usize>(bytes: &[u8]) -> &[[u8; 4]; N] {
+    bytes
+        .as_chunks()
+        .0
+        .first_chunk()
+        .expect("the layout has room for every part")
+}
+
+/// What a vector width has to offer.
+pub(super) trait QuantProduct: Copy {
+    /// An unpacked step.
+    type Tile;
+    /// The most rows that [`QuantProduct::rows`] takes at once.
+    const ROWS: usize;
+
+    /// An empty tile.
+    fn tile() -> Self::Tile;
+
+    /// Unpacks the records of one step.
+    fn unpack(self, dtype: Dtype, records: &[u8], tile: &mut Self::Tile);
+
+    /// Adds step `step` of `acc.len()` rows to their accumulators.
+    fn rows(
+        self,
+        dtype: Dtype,
+        tile: &Self::Tile,
+        x: ActRows<'_>,
+        step: usize,
+        acc: &mut [Lanes<f32>],
+    );
+}
+
+/// The product with quantised weights; shapes were checked by the caller.
+pub(super) fn quantized<Q: QuantProduct>(
+    isa: Q,
+    w: Panels<'_>,
+    layout: &ActLayout,
+    bytes: &[u8],
+    mut out: MatMut<'_>,
+    mode: Mode,
+) {
+    let dtype = w.dtype();
+    let step_bytes = SUPER_BLOCK / record_elems(dtype) * record_bytes(dtype);
+    let x = ActRows::new(layout, bytes);
+    let rows = out.rows();
+    let chunk = (CHUNK_BYTES / layout.row_bytes().max(1)).clamp(Q::ROWS, CHUNK_ROWS);
+    let chunk = chunk - chunk % Q::ROWS;
+    let mut tile = Q::tile();
+    let mut acc = [Lanes([0.0; PANEL_ROWS]); CHUNK_ROWS];
+    for from in (0..rows).step_by(chunk) {
+        let to = rows.min(from + chunk);
+        let x = x.rows(from..to);
+        let acc = &mut acc[..to - from];
+        for panel in 0..w.panels() {
+            acc.fill(Lanes([0.0; PANEL_ROWS]));
+            for (step, records) in w.panel(panel).chunks(step_bytes).enumerate() {
+                isa.unpack(dtype, records, &mut tile);
+                let mut done = 0;
+                while done < acc.len() {
+                    let take = share(acc.len() - done, Q::ROWS);
+                    let x = x.rows(done..done + take);
+                    isa.rows(dtype, &tile, x, step, &mut acc[done..done + take]);
+                    done += take;
+                }
+            }
+            write(acc, &mut out, from, panel * PANEL_ROWS, mode);
+        }
+    }
+}
+
+/// How many of `left` rows to take next: `most`, but the last two tiles share evenly.
+pub(super) fn share(left: usize, most: usize) -> usize {
+    if left > most && left < 2 * most {
+        left.div_ceil(2)
+    } else {
+        left.min(most)
+    }
+}
+
+/// Writes one panel's sums of rows `first_row..` to columns `first_col..`, up to the last column.
+pub(super) fn write(
+    acc: &[Lanes<f32>],
+    out: &mut MatMut<'_>,
+    first_row: usize,
+    first_col: usize,
+    mode: Mode,
+) {
+    for (i, acc) in acc.iter().enumerate() {
+        let row = &mut out.row_mut(first_row + i)[first_col..];
+        if let Some(row) = row.first_chunk_mut::<PANEL_ROWS>() {
+            write_row(row, acc, mode);
+        } else {
+            write_row(row, acc, mode);
+        }
+    }
+}
+
+#[inline(always)]
+fn write_row(row: &mut [f32], acc: &Lanes<f32>, mode: Mode) {
+    for (out, sum) in row.iter_mut().zip(&acc.0) {
+        *out = match mode {
+            Mode::Store => *sum,
+            Mode::Accumulate => *out + sum,
+        };
+    }
+}
