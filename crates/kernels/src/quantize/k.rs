@@ -18,19 +18,40 @@ const FINE_PART: usize = SUPER_BLOCK / FINE_PARTS;
 const SIX_BITS: i32 = 63;
 
 pub(super) fn q4_k(x: &[f32; SUPER_BLOCK]) -> BlockQ4K {
-    let Fitted { d, dmin, scales, codes } = fit(x, 15);
-    BlockQ4K { d, dmin, scales, qs: nibbles(&codes) }
+    let Fitted {
+        d,
+        dmin,
+        scales,
+        codes,
+    } = fit(x, 15);
+    BlockQ4K {
+        d,
+        dmin,
+        scales,
+        qs: nibbles(&codes),
+    }
 }
 
 pub(super) fn q5_k(x: &[f32; SUPER_BLOCK]) -> BlockQ5K {
-    let Fitted { d, dmin, scales, codes } = fit(x, 31);
+    let Fitted {
+        d,
+        dmin,
+        scales,
+        codes,
+    } = fit(x, 31);
     let mut qh = [0; SUPER_BLOCK / 8];
     for (part, codes) in codes.iter().enumerate() {
         for (bits, code) in qh.iter_mut().zip(codes) {
             *bits |= (code >> 4) << part;
         }
     }
-    BlockQ5K { d, dmin, scales, qh, qs: nibbles(&codes) }
+    BlockQ5K {
+        d,
+        dmin,
+        scales,
+        qh,
+        qs: nibbles(&codes),
+    }
 }
 
 /// A Q4_K or Q5_K block before its codes are packed.
@@ -62,7 +83,12 @@ fn fit(x: &[f32; SUPER_BLOCK], most: u8) -> Fitted {
         let offset = -half_to_f32(dmin) * f32::from(minima[part]);
         affine_codes(x, scale, offset, most, &mut codes[part]);
     }
-    Fitted { d, dmin, scales: pack_scales(&scales, &minima), codes }
+    Fitted {
+        d,
+        dmin,
+        scales: pack_scales(&scales, &minima),
+        codes,
+    }
 }
 
 /// Packs eight scales and eight minima of six bits; the inverse of [`crate::quant::k_scale_min`].
@@ -93,7 +119,9 @@ pub(super) fn q6_k(x: &[f32; SUPER_BLOCK]) -> BlockQ6K {
         fitted[part] = fit_scale(x, MOST, &mut codes[part]);
     }
     // Scales have a sign; the extreme one takes -128, the one code that has no opposite.
-    let extreme = fitted.iter().fold(0f32, |most, s| if s.abs() > most.abs() { *s } else { most });
+    let extreme = fitted
+        .iter()
+        .fold(0f32, |most, s| if s.abs() > most.abs() { *s } else { most });
     let d = half(extreme / -128.0);
     let unit = inverse(half_to_f32(d));
     let scales = fitted.map(|scale| nearest(scale * unit).clamp(-128, 127) as i8);
