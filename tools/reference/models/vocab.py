@@ -4,6 +4,8 @@ Byte-level BPE in the two pre-tokenizer dialects that matter (Llama 3's and
 Qwen 2's regular expressions) and WordPiece for BERT.
 """
 
+from collections import Counter
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import corpus
@@ -19,6 +21,7 @@ QWEN2_SPLIT = (
 
 LLAMA3_SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
 QWEN_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
@@ -91,22 +94,33 @@ def byte_bpe_config(dialect: str, **extra) -> dict:
     return config | extra
 
 
+def wordpieces(words: Counter, vocab_size: int) -> list[str]:
+    """Specials, the characters, then frequent words and word endings; the library's trainer breaks ties at random."""
+    characters = Counter()
+    pieces = Counter()
+    for word, count in words.items():
+        for i, character in enumerate(word):
+            characters[character if i == 0 else f"##{character}"] += count
+        if len(word) > 1:
+            pieces[word] += count * len(word)
+        for size in range(2, min(5, len(word))):
+            pieces[f"##{word[-size:]}"] += count * size
+    ordered = [t for counter in (characters, pieces) for t, _ in sorted(counter.items(), key=lambda e: (-e[1], e[0]))]
+    return (BERT_SPECIALS + ordered)[:vocab_size]
+
+
 def wordpiece(vocab_size: int) -> Tokenizer:
     """Lower-casing WordPiece with BERT's template and its usual five specials."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(w for line in corpus.lines(1, 400) for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line)))
+    vocab = {t: i for i, t in enumerate(wordpieces(words, vocab_size))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        limit_alphabet=150,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus.lines(1, 400), trainer)
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in BERT_SPECIALS])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
     )
     return tokenizer
 
