@@ -41,8 +41,11 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
 pub(crate) trait Lanes: Copy {
     /// Sixteen `f32`.
     type V: Copy;
-    /// Logical vectors that fit in the machine's registers with a few to spare.
+    /// Logical vectors that the machine's registers hold.
     const REGISTERS: usize;
+
+    /// Runs `kernel` as a function of its own, so that a large one is not inlined where it is used.
+    fn outline<K: Kernel>(self, kernel: K) -> K::Out;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
@@ -136,8 +139,12 @@ fn each(f: impl Fn(usize) -> f32) -> Vec16 {
 
 impl Lanes for Scalar {
     type V = Vec16;
-    const REGISTERS: usize = 4;
+    const REGISTERS: usize = 8;
 
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Out {
+        kernel.run(self)
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Vec16 {
         [x; LANES]

@@ -31,6 +31,10 @@ impl Lanes for Avx2 {
     const REGISTERS: usize = 8;
 
     #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Out {
+        run(self, kernel)
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
         // SAFETY: AVX by the token.
         unsafe { [_mm256_set1_ps(x); 2] }
@@ -38,14 +42,22 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn load(self, from: &Vec16) -> [__m256; 2] {
         // SAFETY: reads 2 x 32 bytes at any alignment, which `from` has; AVX by the token.
-        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+        unsafe {
+            [
+                _mm256_loadu_ps(from.as_ptr()),
+                _mm256_loadu_ps(from.as_ptr().add(8)),
+            ]
+        }
     }
     #[inline(always)]
     fn load_f16(self, from: &[f16; LANES]) -> [__m256; 2] {
         let at = from.as_ptr().cast::<__m128i>();
         // SAFETY: reads 2 x 16 bytes at any alignment, which `from` has; F16C by the token.
         unsafe {
-            [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))]
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(at)),
+                _mm256_cvtph_ps(_mm_loadu_si128(at.add(1))),
+            ]
         }
     }
     #[inline(always)]
@@ -75,7 +87,10 @@ impl Lanes for Avx2 {
         unsafe {
             let [low, high] = v;
             _mm_storeu_si128(at, _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(low));
-            _mm_storeu_si128(at.add(1), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(high));
+            _mm_storeu_si128(
+                at.add(1),
+                _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(high),
+            );
         }
         out
     }
@@ -149,7 +164,10 @@ impl Lanes for Avx2 {
             let all = _mm256_loadu_ps(from.as_ptr());
             let low = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
             let high = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
-            [_mm256_permutevar8x32_ps(all, low), _mm256_permutevar8x32_ps(all, high)]
+            [
+                _mm256_permutevar8x32_ps(all, low),
+                _mm256_permutevar8x32_ps(all, high),
+            ]
         }
     }
     #[inline(always)]

@@ -31,6 +31,10 @@ impl Lanes for Avx512 {
     const REGISTERS: usize = 32;
 
     #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Out {
+        run(self, kernel)
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         pure!(_mm512_set1_ps(x))
     }
@@ -89,11 +93,17 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn if_less(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
-        pure!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes))
+        pure!(_mm512_mask_blend_ps(
+            _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b),
+            no,
+            yes
+        ))
     }
     #[inline(always)]
     fn round(self, v: __m512) -> __m512 {
-        pure!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
+        pure!(_mm512_roundscale_ps::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(v))
     }
     #[inline(always)]
     fn scale(self, p: __m512, n: __m512) -> __m512 {

@@ -1,0 +1,347 @@
+//! One span of 64 tokens and a block of up to eight queries: scores, weights, weighted values.
+//!
+//! A block's queries share every load of K and V. `M` is their number, `T` the tiles and `C` the vectors
+//! of columns whose sums are kept in registers at once: `M * T` and `M * C` fill half of them or more.
+//! Neither changes any bit of a query's result.
+
+use half::{bf16, f16};
+
+use super::SPAN_TOKENS;
+use crate::kv_view::{KvDtype, Stored, TILE_TOKENS};
+use crate::lanes::{Kernel, LANES, Lanes, Vec16};
+use crate::ops::math;
+
+/// Scores, then weights, of one query and the tokens of a span.
+pub(super) type SpanRow = [f32; SPAN_TOKENS];
+
+/// The largest score of a query that has seen nothing yet; below any score, and finite, so that its
+/// difference from itself is 0.
+pub(super) const NOTHING: f32 = f32::MIN / 2.0;
+
+/// Scores of a block of queries with some tiles of a span.
+pub(super) struct Scores<'a, const M: usize> {
+    /// The K tiles, each `[head_dim][16 tokens]`.
+    pub(super) tiles: &'a [&'a [u8]],
+    pub(super) dtype: KvDtype,
+    /// The queries, `[head_dim][M]`.
+    pub(super) q: &'a [[f32; M]],
+    /// Where the scores of `tiles` go, from this token of the span on.
+    pub(super) first: usize,
+    pub(super) scores: &'a mut [SpanRow; M],
+}
+
+impl<const M: usize> Kernel for Scores<'_, M> {
+    type Out = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        match self.dtype {
+            KvDtype::F32 => self.score::<L, f32>(l),
+            KvDtype::F16 => self.score::<L, f16>(l),
+            KvDtype::BF16 => self.score::<L, bf16>(l),
+        }
+    }
+}
+
+impl<const M: usize> Scores<'_, M> {
+    #[inline(always)]
+    fn score<L: Lanes, S: Stored>(self, l: L) {
+        let mut tiles = self.tiles;
+        let mut first = self.first;
+        // Half of the registers sum, the others hold tiles and queries.
+        if L::REGISTERS >= 8 * M {
+            while let Some((some, rest)) = tiles.split_first_chunk::<4>() {
+                score_tiles::<L, S, M, 4>(l, some, self.q, first, self.scores);
+                (tiles, first) = (rest, first + 4 * TILE_TOKENS);
+            }
+        }
+        if L::REGISTERS >= 4 * M {
+            while let Some((some, rest)) = tiles.split_first_chunk::<2>() {
+                score_tiles::<L, S, M, 2>(l, some, self.q, first, self.scores);
+                (tiles, first) = (rest, first + 2 * TILE_TOKENS);
+            }
+        }
+        while let Some((some, rest)) = tiles.split_first_chunk::<1>() {
+            score_tiles::<L, S, M, 1>(l, some, self.q, first, self.scores);
+            (tiles, first) = (rest, first + TILE_TOKENS);
+        }
+    }
+}
+
+#[inline(always)]
+fn score_tiles<L: Lanes, S: Stored, const M: usize, const T: usize>(
+    l: L,
+    tiles: &[&[u8]; T],
+    q: &[[f32; M]],
+    first: usize,
+    scores: &mut [SpanRow; M],
+) {
+    let tiles = tiles.map(|tile| &as_vectors::<S>(tile)[..q.len()]);
+    let mut sums = [[l.splat(0.0); T]; M];
+    for (d, q) in q.iter().enumerate() {
+        let mut k = [l.splat(0.0); T];
+        for t in 0..T {
+            k[t] = S::load(l, &tiles[t][d]);
+        }
+        for m in 0..M {
+            let q = l.splat(q[m]);
+            for t in 0..T {
+                sums[m][t] = l.fma(q, k[t], sums[m][t]);
+            }
+        }
+    }
+    for (sums, scores) in sums.iter().zip(scores) {
+        let (vectors, _) = scores[first..].as_chunks_mut::<LANES>();
+        for (sum, vector) in sums.iter().zip(vectors) {
+            l.store(*sum, vector);
+        }
+    }
+}
+
+/// Turns the scores of a block into weights and brings the queries' maxima and sums up to date.
+pub(super) struct Weights<'a, const M: usize> {
+    pub(super) scores: &'a mut [SpanRow; M],
+    /// The tiles that any of the queries sees; the scores of others are not looked at.
+    pub(super) tiles: std::ops::Range<usize>,
+    /// Per query the tokens of the span that it sees.
+    pub(super) seen: &'a [std::ops::Range<usize>; M],
+    pub(super) maxima: &'a mut [f32; M],
+    pub(super) sums: &'a mut [Vec16; M],
+}
+
+impl<const M: usize> Kernel for Weights<'_, M> {
+    /// Per query, what its output so far is to be multiplied by.
+    type Out = [f32; M];
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> [f32; M] {
+        const { assert!(M <= LANES) };
+        let hidden = l.splat(f32::NEG_INFINITY);
+        let mut before = [0.0; LANES];
+        let mut after = [0.0; LANES];
+        for m in 0..M {
+            let (vectors, _) = self.scores[m].as_chunks_mut::<LANES>();
+            let seen = &self.seen[m];
+            let mut most = hidden;
+            for tile in self.tiles.clone() {
+                let start = tile * TILE_TOKENS;
+                let mut scores = l.load(&vectors[tile]);
+                if seen.start > start || seen.end < start + TILE_TOKENS {
+                    let place: Vec16 = std::array::from_fn(|i| (start + i) as f32);
+                    let place = l.load(&place);
+                    let end = l.splat(seen.end as f32);
+                    scores = l.if_less(place, end, scores, hidden);
+                    scores = l.if_less(place, l.splat(seen.start as f32), hidden, scores);
+                    l.store(scores, &mut vectors[tile]);
+                }
+                most = l.max(most, scores);
+            }
+            let most = l.largest(most);
+            before[m] = self.maxima[m];
+            after[m] = if before[m] < most { most } else { before[m] };
+            self.maxima[m] = after[m];
+        }
+        let mut factors = [0.0; LANES];
+        l.store(
+            math::exp(l, l.sub(l.load(&before), l.load(&after))),
+            &mut factors,
+        );
+        for m in 0..M {
+            let (vectors, _) = self.scores[m].as_chunks_mut::<LANES>();
+            let most = l.splat(after[m]);
+            let mut sum = l.mul(l.load(&self.sums[m]), l.splat(factors[m]));
+            for vector in &mut vectors[self.tiles.clone()] {
+                let weight = math::exp(l, l.sub(l.load(vector), most));
+                l.store(weight, vector);
+                sum = l.add(sum, weight);
+            }
+            l.store(sum, &mut self.sums[m]);
+        }
+        std::array::from_fn(|m| factors[m])
+    }
+}
+
+/// Adds the weighted values of a span's tokens to a block's output columns.
+pub(super) struct Values<'a, const M: usize> {
+    /// The V tiles, each `[16 tokens][columns]`.
+    pub(super) tiles: &'a [&'a [u8]],
+    pub(super) dtype: KvDtype,
+    /// Vectors of a token's columns.
+    pub(super) vectors: usize,
+    /// Tokens to add of those in `tiles`.
+    pub(super) tokens: usize,
+    /// Where the weights of `tiles` start in the span.
+    pub(super) first: usize,
+    pub(super) weights: &'a [SpanRow; M],
+    /// Per query, what the output so far is multiplied by.
+    pub(super) factors: [f32; M],
+    /// The output columns, `[M][vectors]`.
+    pub(super) out: &'a mut [Vec16],
+}
+
+impl<const M: usize> Kernel for Values<'_, M> {
+    type Out = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        match self.dtype {
+            KvDtype::F32 => self.add::<L, f32>(l),
+            KvDtype::F16 => self.add::<L, f16>(l),
+            KvDtype::BF16 => self.add::<L, bf16>(l),
+        }
+    }
+}
+
+impl<const M: usize> Values<'_, M> {
+    #[inline(always)]
+    fn add<L: Lanes, S: Stored>(mut self, l: L) {
+        let mut at = 0;
+        // Half of the registers sum, as in `Scores`.
+        if L::REGISTERS >= 16 * M {
+            while at + 8 <= self.vectors {
+                self.add_columns::<L, S, 8>(l, at);
+                at += 8;
+            }
+        }
+        if L::REGISTERS >= 8 * M {
+            while at + 4 <= self.vectors {
+                self.add_columns::<L, S, 4>(l, at);
+                at += 4;
+            }
+        }
+        if L::REGISTERS >= 4 * M {
+            while at + 2 <= self.vectors {
+                self.add_columns::<L, S, 2>(l, at);
+                at += 2;
+            }
+        }
+        while at < self.vectors {
+            self.add_columns::<L, S, 1>(l, at);
+            at += 1;
+        }
+    }
+
+    /// The columns of vectors `at..at + C`.
+    #[inline(always)]
+    fn add_columns<L: Lanes, S: Stored, const C: usize>(&mut self, l: L, at: usize) {
+        let mut sums = [[l.splat(0.0); C]; M];
+        for m in 0..M {
+            let factor = l.splat(self.factors[m]);
+            let out = &self.out[m * self.vectors + at..][..C];
+            for c in 0..C {
+                sums[m][c] = l.mul(l.load(&out[c]), factor);
+            }
+        }
+        for (i, tile) in self.tiles.iter().enumerate() {
+            let weights: [&Vec16; M] = self.weights.each_ref().map(|row| {
+                let row = &row[self.first + i * TILE_TOKENS..];
+                row.first_chunk().expect("spans are whole tiles")
+            });
+            let tile = as_vectors::<S>(tile);
+            let tokens = (self.tokens - i * TILE_TOKENS).min(TILE_TOKENS);
+            for token in 0..tokens {
+                let row = &tile[token * self.vectors + at..][..C];
+                for c in 0..C {
+                    let v = S::load(l, &row[c]);
+                    for m in 0..M {
+                        sums[m][c] = l.fma(l.splat(weights[m][token]), v, sums[m][c]);
+                    }
+                }
+            }
+        }
+        for m in 0..M {
+            let out = &mut self.out[m * self.vectors + at..][..C];
+            for c in 0..C {
+                l.store(sums[m][c], &mut out[c]);
+            }
+        }
+    }
+}
+
+/// Widens a tile for queries that will read it many times.
+pub(super) struct Widen<'a> {
+    pub(super) tile: &'a [u8],
+    pub(super) dtype: KvDtype,
+    pub(super) to: &'a mut [Vec16],
+}
+
+impl Kernel for Widen<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        #[inline(always)]
+        fn widen<L: Lanes, S: Stored>(l: L, tile: &[u8], to: &mut [Vec16]) {
+            for (from, to) in as_vectors::<S>(tile).iter().zip(to) {
+                l.store(S::load(l, from), to);
+            }
+        }
+        match self.dtype {
+            KvDtype::F32 => widen::<L, f32>(l, self.tile, self.to),
+            KvDtype::F16 => widen::<L, f16>(l, self.tile, self.to),
+            KvDtype::BF16 => widen::<L, bf16>(l, self.tile, self.to),
+        }
+    }
+}
+
+/// A tile as vectors of its elements.
+#[inline(always)]
+fn as_vectors<S: Stored>(tile: &[u8]) -> &[[S; LANES]] {
+    bytemuck::cast_slice::<u8, S>(tile).as_chunks::<LANES>().0
+}
+
+/// Folds a segment's state into the total of those before it.
+pub(super) struct Fold<'a> {
+    pub(super) maximum: f32,
+    pub(super) sum: &'a Vec16,
+    pub(super) out: &'a [Vec16],
+    pub(super) total_maximum: &'a mut f32,
+    pub(super) total_sum: &'a mut Vec16,
+    pub(super) total_out: &'a mut [Vec16],
+}
+
+impl Kernel for Fold<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let before = *self.total_maximum;
+        let most = if before < self.maximum {
+            self.maximum
+        } else {
+            before
+        };
+        *self.total_maximum = most;
+        let most = l.splat(most);
+        let factor = math::exp(l, l.sub(l.splat(before), most));
+        let factor_new = math::exp(l, l.sub(l.splat(self.maximum), most));
+        let fold = |total: &mut Vec16, new: &Vec16| {
+            let sum = l.fma(l.load(new), factor_new, l.mul(l.load(total), factor));
+            l.store(sum, total);
+        };
+        fold(self.total_sum, self.sum);
+        for (total, new) in self.total_out.iter_mut().zip(self.out) {
+            fold(total, new);
+        }
+    }
+}
+
+/// Divides the sums of values by the sum of weights.
+pub(super) struct Finish<'a> {
+    pub(super) sum: &'a Vec16,
+    pub(super) out: &'a [Vec16],
+    /// A head's columns.
+    pub(super) to: &'a mut [f32],
+}
+
+impl Kernel for Finish<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let sum = l.sum(l.load(self.sum));
+        // A query that has seen nothing has sums of 0.
+        let divisor = l.splat(if sum == 0.0 { 1.0 } else { sum });
+        for (from, to) in self.out.iter().zip(self.to.chunks_mut(LANES)) {
+            let value = l.div(l.load(from), divisor);
+            match to.as_mut_array() {
+                Some(to) => l.store(value, to),
+                None => l.store_some(value, to),
+            }
+        }
+    }
+}
