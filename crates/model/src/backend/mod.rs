@@ -1,0 +1,3 @@
+//! What executes programs. One backend today: the CPU.
+
+pub mod cpu;
