@@ -6,11 +6,13 @@
 //!
 //! - [`Tokenizer`]: text to token ids and back, from `tokenizer.json` or from GGUF metadata
 //! - [`Detokenizer`]: token ids to text as they come, never half a character
+//! - [`chat`]: a conversation as the string that a model continues
 //! - [`TokenizerError`]: why a description cannot be used
 
 #![forbid(unsafe_code)]
 
 mod build;
+pub mod chat;
 mod decode;
 mod error;
 mod hash;
