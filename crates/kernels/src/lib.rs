@@ -14,6 +14,7 @@
 //! | [`kv_view`] | keys and values in blocks of tokens |
 //! | [`mod@attention`] | attention over them |
 //! | [`mat`] | views of `f32` matrices |
+//! | [`peak`] | what the machine can do at best, to compare with |
 //! | [`isa`] | which vector instructions this machine has |
 #![deny(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod mat;
 pub mod matmul;
 pub mod ops;
 pub mod panel;
+pub mod peak;
 pub mod quant;
 pub mod quantize;
 #[cfg(target_arch = "x86_64")]
