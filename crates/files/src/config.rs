@@ -382,9 +382,9 @@ pub(crate) fn known_prompts(name: &str) -> Vec<(String, String)> {
     let query = if plain.contains("qwen3embedding") {
         QWEN3_QUERY
     } else if plain.contains("nomicembedcode") {
-        "Represent this query for searching relevant code: "
+        NOMIC_CODE_QUERY
     } else if plain.contains("bge") && plain.contains("env15") {
-        "Represent this sentence for searching relevant passages: "
+        BGE_QUERY
     } else {
         return Vec::new();
     };
@@ -395,8 +395,12 @@ pub(crate) fn known_prompts(name: &str) -> Vec<(String, String)> {
 }
 
 /// Qwen3-Embedding's default instruction for queries. There is no space after `Query:`.
-const QWEN3_QUERY: &str = "Instruct: Given a web search query, retrieve relevant passages that \
-                           answer the query\nQuery:";
+pub(crate) const QWEN3_QUERY: &str = "Instruct: Given a web search query, retrieve relevant \
+                                      passages that answer the query\nQuery:";
+/// nomic-embed-code's prefix for queries.
+pub(crate) const NOMIC_CODE_QUERY: &str = "Represent this query for searching relevant code: ";
+/// The English BGE models' prefix for queries.
+pub(crate) const BGE_QUERY: &str = "Represent this sentence for searching relevant passages: ";
 
 #[cfg(test)]
 mod tests {
