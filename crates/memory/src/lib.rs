@@ -3,19 +3,28 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`bytes`] | sizes, and how a budget is written |
+//! | [`budget`] | how much there is to spend: said, or found in cgroups and machine |
 //! | [`ledger`] | the hard budget |
 //! | [`account`] | accounts in a tree, reservations |
+//! | `node` | how bytes are claimed and released without locks |
 //! | [`refusal`] | what is said when bytes do not fit |
 //! | [`snapshot`] | the books as plain data |
+//! | [`monitor`] | the books against the operating system |
 //! | [`faults`] | refusing the n-th reservation, for tests |
 //! | [`region`] | the only mmap: address space, and memory charged to a reservation |
+//! | [`heap`] | sub-allocation in constant time over a range of offsets |
+//! | [`counting`] | the process allocator, and what work leaves allocated |
 
 #![deny(unsafe_code)]
 
 pub mod account;
+pub mod budget;
 pub mod bytes;
+pub mod counting;
 pub mod faults;
+pub mod heap;
 pub mod ledger;
+pub mod monitor;
 mod node;
 pub mod refusal;
 pub mod region;
@@ -23,6 +32,8 @@ pub mod snapshot;
 
 pub use account::{Account, AccountOptions, Lifetime, Reservation};
 pub use bytes::{Bytes, MemorySpec};
+pub use heap::{Block, Heap};
 pub use ledger::Ledger;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Mapping, Region};
+pub use snapshot::AccountSnapshot;
