@@ -122,6 +122,10 @@ impl Region {
     ///
     /// # Errors
     /// Where the kernel refuses or `len` is beyond the address space.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that maps memory"
+    )]
     pub fn reserve(len: usize, huge: HugePages) -> Result<Region, RegionError> {
         let too_large = || RegionError::TooLarge(Bytes::from(len));
         let mapped = len
