@@ -122,10 +122,7 @@ impl Region {
     ///
     /// # Errors
     /// Where the kernel refuses or `len` is beyond the address space.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one place that maps memory"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that maps memory")]
     pub fn reserve(len: usize, huge: HugePages) -> Result<Region, RegionError> {
         let too_large = || RegionError::TooLarge(Bytes::from(len));
         let mapped = len
@@ -156,10 +153,6 @@ impl Region {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other
         // memory.
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "this is the one place that maps memory"
-        )]
         let start = unsafe {
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), wide, ProtFlags::empty(), flags)
         }
@@ -422,10 +415,6 @@ unsafe fn give_address_space_back(start: *mut u8, len: usize) {
         return;
     }
     // SAFETY: the caller's promise.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one place that maps memory"
-    )]
     let unmapped = unsafe { rustix::mm::munmap(start.cast(), len) };
     if unmapped.is_err() {
         // SAFETY: the caller's promise.
