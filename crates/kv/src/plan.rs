@@ -1,0 +1,136 @@
+//! The size of a cache before it exists: blocks, tokens, and exact bytes, books included.
+
+use bursar_kernels::kv_view::KvLayout;
+use bursar_memory::Bytes;
+use bursar_memory::region::charge_of;
+
+use crate::KvError;
+use crate::blocks::Blocks;
+
+/// How many blocks of which layout.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct KvPlan {
+    layout: KvLayout,
+    blocks: u32,
+}
+
+impl KvPlan {
+    /// As many blocks as `parallel` sequences of `context` tokens need.
+    ///
+    /// # Errors
+    /// When the bytes overflow.
+    pub fn for_context(
+        layout: KvLayout,
+        context: usize,
+        parallel: usize,
+    ) -> Result<Self, KvError> {
+        let blocks = context.div_ceil(layout.block_tokens()).checked_mul(parallel);
+        let blocks = blocks.and_then(|n| u32::try_from(n).ok());
+        let tokens = context.saturating_mul(parallel);
+        let blocks = blocks.ok_or(KvError::TooLarge { tokens })?;
+        Self::with_blocks(layout, blocks).ok_or(KvError::TooLarge { tokens })
+    }
+
+    /// As many blocks as `bytes` hold, their books included.
+    ///
+    /// # Errors
+    /// When they hold none.
+    pub fn within(layout: KvLayout, bytes: Bytes) -> Result<Self, KvError> {
+        let per_block = layout.block_bytes() as u64 + Blocks::BYTES_PER_BLOCK as u64;
+        let mut blocks = u32::try_from(bytes.0 / per_block).unwrap_or(u32::MAX);
+        // Whole pages are charged, so the last block may not fit after all.
+        while let Some(plan) = Self::with_blocks(layout, blocks) {
+            if plan.bytes() <= bytes {
+                return Ok(plan);
+            }
+            blocks -= 1;
+        }
+        Err(KvError::TooSmall { given: bytes, block: Bytes(per_block) })
+    }
+
+    fn with_blocks(layout: KvLayout, blocks: u32) -> Option<Self> {
+        let bytes = layout.block_bytes().checked_mul(blocks as usize)?;
+        isize::try_from(bytes).ok()?;
+        (blocks > 0).then_some(Self { layout, blocks })
+    }
+
+    /// Where things lie within a block.
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// Blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks as usize
+    }
+
+    /// Tokens that all blocks hold.
+    pub fn tokens(&self) -> usize {
+        self.blocks() * self.layout.block_tokens()
+    }
+
+    /// Bytes of one token's keys and values in all layers.
+    pub fn bytes_per_token(&self) -> Bytes {
+        Bytes((self.layout.block_bytes() / self.layout.block_tokens()) as u64)
+    }
+
+    /// Bytes of the blocks, as charged.
+    pub fn blocks_bytes(&self) -> Bytes {
+        // Cannot overflow: checked when the plan was made.
+        charge_of(Bytes((self.layout.block_bytes() * self.blocks()) as u64))
+    }
+
+    /// Bytes of the books.
+    pub fn books_bytes(&self) -> Bytes {
+        Bytes((Blocks::BYTES_PER_BLOCK * self.blocks()) as u64)
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> Bytes {
+        self.blocks_bytes().saturating_add(self.books_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bursar_kernels::kv_view::{KvDtype, KvShape};
+
+    fn layout() -> KvLayout {
+        let shape = KvShape {
+            layers: 28,
+            kv_heads: 8,
+            head_dim: 128,
+            block_tokens: 16,
+            dtype_k: KvDtype::F16,
+            dtype_v: KvDtype::F16,
+        };
+        KvLayout::new(shape).expect("a layout")
+    }
+
+    #[test]
+    fn bytes_follow_from_layers_heads_width_and_type() {
+        let plan = KvPlan::for_context(layout(), 4096, 1).expect("fits");
+        assert_eq!(plan.blocks(), 256);
+        assert_eq!(plan.bytes_per_token(), Bytes(28 * 8 * 128 * 2 * 2));
+        assert_eq!(plan.blocks_bytes(), Bytes(4096 * 28 * 8 * 128 * 2 * 2));
+    }
+
+    #[test]
+    fn memory_is_filled_and_never_passed() {
+        for bytes in [2_000_000u64, 10_000_000, 123_456_789, 1 << 30] {
+            let plan = KvPlan::within(layout(), Bytes(bytes)).expect("some blocks");
+            assert!(plan.bytes().0 <= bytes);
+            let more = KvPlan::with_blocks(layout(), plan.blocks + 1).expect("one more");
+            assert!(more.bytes().0 > bytes);
+        }
+        let error = KvPlan::within(layout(), Bytes(1000)).expect_err("no block fits");
+        assert!(matches!(error, KvError::TooSmall { .. }));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        assert!(KvPlan::for_context(layout(), usize::MAX, 3).is_err());
+        assert!(KvPlan::for_context(layout(), 1 << 40, 1 << 10).is_err());
+    }
+}
