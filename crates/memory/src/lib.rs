@@ -11,7 +11,8 @@
 //! | [`snapshot`] | the books as plain data |
 //! | [`monitor`] | the books against the operating system |
 //! | [`faults`] | refusing the n-th reservation, for tests |
-//! | [`region`] | the only mmap: address space, and memory charged to a reservation |
+//! | [`region`] | the only mmap: address space, committed and given back |
+//! | [`mapping`] | memory charged to a reservation |
 //! | [`heap`] | sub-allocation in constant time over a range of offsets |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
 
@@ -24,6 +25,7 @@ pub mod counting;
 pub mod faults;
 pub mod heap;
 pub mod ledger;
+pub mod mapping;
 pub mod monitor;
 mod node;
 pub mod refusal;
@@ -34,6 +36,7 @@ pub use account::{Account, AccountOptions, Lifetime, Reservation};
 pub use bytes::{Bytes, MemorySpec};
 pub use heap::{Block, Heap};
 pub use ledger::Ledger;
+pub use mapping::Mapping;
 pub use refusal::{Refusal, Verdict};
-pub use region::{HugePages, Mapping, Region};
+pub use region::{HugePages, Region};
 pub use snapshot::AccountSnapshot;
