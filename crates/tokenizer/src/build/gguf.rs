@@ -62,11 +62,29 @@ pub struct GgufVocab<'a> {
     pub strip_accents: Option<bool>,
 }
 
+const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
+
+/// Tokens that end a turn or a text. Files exist that call them normal; they are control tokens
+/// here whatever the file says, as in llama.cpp.
+const ENDS: [&str; 12] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "<end_of_utterance>",
+];
 
 /// How SentencePiece writes a space.
 const SPACE_MARK: char = '\u{2581}';
@@ -98,7 +116,12 @@ impl Tokenizer {
 
 impl<'a> GgufVocab<'a> {
     fn kind(&self, id: usize) -> i32 {
-        self.types.get(id).copied().unwrap_or(1)
+        match self.types.get(id).copied().unwrap_or(NORMAL) {
+            NORMAL | USER_DEFINED if ENDS.iter().any(|end| end.as_bytes() == self.tokens[id]) => {
+                CONTROL
+            }
+            kind => kind,
+        }
     }
 
     fn text(&self, id: usize) -> Result<&'a str, TokenizerError> {
