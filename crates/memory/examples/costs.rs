@@ -1,16 +1,11 @@
-//! What the books cost: nanoseconds for a reservation, a block of a heap, a counted allocation.
+//! What the books cost: nanoseconds for a reservation, a snapshot, a block of a heap.
 //!
 //! `cargo run --release -p bursar-memory --example costs`
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::time::Instant;
 
-use bursar_memory::counting::{self, ProcessAllocator};
 use bursar_memory::{Bytes, Heap, Ledger, Lifetime};
-
-/// Not this program's global allocator: asked directly, beside the one it wraps.
-static COUNTED: ProcessAllocator = counting::process_allocator();
 
 const ROUNDS: usize = 9;
 
@@ -57,21 +52,4 @@ fn main() {
         "take a block and free another, of 5000     {block:6.1} ns  {:?}",
         heap.stats()
     );
-
-    let layout = |n: u32| Layout::from_size_align(16 + n as usize * 37 % 240, 8).expect("valid");
-    let pair = |allocator: &dyn GlobalAlloc, n: u32| {
-        // SAFETY: not empty; freed by who made it, with the same layout.
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "allocation itself is what is measured"
-        )]
-        unsafe {
-            let block = black_box(allocator.alloc(layout(n)));
-            allocator.dealloc(block, layout(n));
-        }
-    };
-    let plain = median_ns(1_000_000, |n| pair(&System, n));
-    let counted = median_ns(1_000_000, |n| pair(&COUNTED, n));
-    println!("allocate and free, plain                   {plain:6.1} ns");
-    println!("allocate and free, counted                 {counted:6.1} ns");
 }

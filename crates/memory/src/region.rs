@@ -1,9 +1,8 @@
 //! Memory taken straight from the operating system: the only mmap of the whole program.
 //!
 //! A [`Region`] is address space of which a prefix can be used; what has been written of it is
-//! resident, and [`Region::decommit`] gives pages back and says how many bytes really went. A
-//! [`Mapping`] is a region that is usable as a whole and charged to a reservation for as long as it
-//! lives: what weights, caches and step arenas are made of.
+//! resident, and [`Region::decommit`] gives pages back and says how many bytes really went. A region
+//! charges nothing; a [`Mapping`](crate::mapping::Mapping) is one that is charged.
 
 #![allow(unsafe_code)]
 

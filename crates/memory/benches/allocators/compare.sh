@@ -10,6 +10,7 @@ later="narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0"
 for _ in 1 2 3; do
     "$bin/system"
     "$bin/system" tuned
+    "$bin/counted"
     "$bin/jemalloc" "jemalloc"
     _RJEM_MALLOC_CONF="$later" "$bin/jemalloc" "jemalloc 1 arena"
     _RJEM_MALLOC_CONF="$lean" "$bin/jemalloc" "jemalloc 1, decay 0"
