@@ -7,6 +7,8 @@
 //!    used if it is among the few that are looked at.
 //! 4. The figures are what counting by hand gives.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

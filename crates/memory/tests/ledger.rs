@@ -7,6 +7,8 @@
 //! 4. A snapshot adds up exactly.
 //! 5. A refusal says *never* exactly when releasing everything else would not help.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
