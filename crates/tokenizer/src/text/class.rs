@@ -68,11 +68,6 @@ fn class_beyond_ascii(c: char) -> Class {
     }
 }
 
-/// `\p{P}`, and all of ASCII's punctuation, some of which Unicode calls symbols.
-pub(crate) fn is_punctuation_or_ascii_symbol(c: char) -> bool {
-    c.is_ascii_punctuation() || is_punctuation(c)
-}
-
 /// `\p{P}`.
 pub(crate) fn is_punctuation(c: char) -> bool {
     matches!(
@@ -105,14 +100,14 @@ pub(crate) fn is_mark(c: char) -> bool {
     class(c).is(Class::MARK)
 }
 
-/// `\w`: letters, marks, decimal digits, connectors, and what else Unicode counts as alphabetic.
+/// `\w`: letters, marks, decimal digits, connectors, joiners, and the numbers and symbols that
+/// Unicode counts as alphabetic (`Other_Alphabetic`).
 pub(crate) fn is_word(c: char) -> bool {
-    c.is_alphabetic()
-        || is_mark(c)
-        || matches!(
-            get_general_category(c),
-            Category::DecimalNumber | Category::ConnectorPunctuation
-        )
-        // Join_Control.
-        || matches!(c, '\u{200c}' | '\u{200d}')
+    matches!(
+        get_general_category(c),
+        Category::DecimalNumber | Category::LetterNumber | Category::ConnectorPunctuation
+    ) || class(c).is(Class::LETTER.or(Class::MARK))
+        || matches!(c, '\u{200c}' | '\u{200d}' | '\u{24b6}'..='\u{24e9}')
+        || matches!(c, '\u{1f130}'..='\u{1f149}' | '\u{1f150}'..='\u{1f169}')
+        || matches!(c, '\u{1f170}'..='\u{1f189}')
 }

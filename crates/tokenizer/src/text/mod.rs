@@ -5,4 +5,5 @@ pub(crate) mod added;
 pub(crate) mod class;
 pub(crate) mod normalize;
 pub(crate) mod split;
+pub(crate) mod unicode8;
 pub(crate) mod words;

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick};
 use unicode_normalization::{is_nfkc_quick, is_nfkd_quick};
 
-use crate::text::class::{is_mark, is_nonspacing_mark, is_other};
+use crate::text::class::is_mark;
 use crate::text::split::Pattern;
+use crate::text::unicode8::{is_nonspacing_mark, is_other};
 
 /// One step of normalisation.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 use fancy_regex::{Regex, RegexBuilder};
 
 use crate::error::TokenizerError;
-use crate::text::class::{is_punctuation, is_punctuation_or_ascii_symbol, is_word};
+use crate::text::class::{is_punctuation, is_word};
+use crate::text::unicode8::is_punctuation_or_ascii_symbol;
 use crate::text::words::Words;
 
 /// What becomes of the matches of a pattern when text is split by it.
