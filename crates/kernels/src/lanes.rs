@@ -88,6 +88,13 @@ pub(crate) trait Lanes: Copy {
     /// All lanes added, as a tree: i with i + 8, then + 4, + 2, + 1.
     fn sum(self, v: Self::V) -> f32;
 
+    /// Asks for the cache line of `at`, to be in the second-level cache soon; nothing where that cannot
+    /// be asked.
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        let _ = at;
+    }
+
     /// `if a < b { b } else { a }`
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

@@ -103,11 +103,14 @@ impl Kernel for Attention<'_> {
         let queries = self.q.rows() * group;
         for kv_head in self.kv_heads.clone() {
             for first in (0..queries).step_by(PANEL) {
+                // Other panels of this head find its tiles in a cache; what comes next is another head.
+                let alone = queries <= PANEL;
                 let panel = Panel {
                     shape: self.shape,
                     kv: self.kv,
                     layer: self.layer,
                     kv_head,
+                    next_head: (alone && kv_head + 1 < self.kv_heads.end).then_some(kv_head + 1),
                     pos0: self.pos0,
                     group,
                     queries: first..queries.min(first + PANEL),
@@ -126,6 +129,8 @@ struct Panel<'a, 's> {
     kv: KvView<'a>,
     layer: usize,
     kv_head: usize,
+    /// The head that will be attended to next, to prefetch its first tiles.
+    next_head: Option<usize>,
     pos0: usize,
     group: usize,
     queries: Range<usize>,
@@ -160,14 +165,19 @@ impl Panel<'_, '_> {
         let count = self.queries.len();
         // Later queries see later tokens: the first one's start and the last one's end bound them all.
         let (start, end) = (self.visible(0).start, self.visible(count - 1).end);
+        // The last block may be filled up to a power of two.
+        let (filled, filled_out) = (
+            count.next_power_of_two(),
+            count.next_power_of_two() * self.vectors(),
+        );
         self.scratch.total_maxima = [NOTHING; PANEL];
-        self.scratch.total_sums.fill([0.0; LANES]);
-        self.scratch.total_out.fill([0.0; LANES]);
+        self.scratch.total_sums[..filled].fill([0.0; LANES]);
+        self.scratch.total_out[..filled_out].fill([0.0; LANES]);
         let mut segment = start / SEGMENT_TOKENS * SEGMENT_TOKENS;
         while segment < end {
             self.scratch.maxima = [NOTHING; PANEL];
-            self.scratch.sums.fill([0.0; LANES]);
-            self.scratch.out.fill([0.0; LANES]);
+            self.scratch.sums[..filled].fill([0.0; LANES]);
+            self.scratch.out[..filled_out].fill([0.0; LANES]);
             let segment_end = (segment + SEGMENT_TOKENS).min(end);
             let first = start.max(segment) / SPAN_TOKENS * SPAN_TOKENS;
             for span in (first..segment_end).step_by(SPAN_TOKENS) {
@@ -254,8 +264,10 @@ impl Panel<'_, '_> {
     /// what any of them sees.
     #[inline(always)]
     fn span<L: Lanes>(&mut self, l: L, span: usize, seen: Range<usize>) {
-        let first = seen.start.max(span) / TILE_TOKENS;
-        let last = seen.end.min(span + SPAN_TOKENS).div_ceil(TILE_TOKENS);
+        let tiles_of = |span: usize| {
+            let first = seen.start.max(span) / TILE_TOKENS;
+            first..seen.end.min(span + SPAN_TOKENS).div_ceil(TILE_TOKENS)
+        };
         let stored = self.kv.layout.shape();
         let count = self.queries.len();
         let mut source = Source {
@@ -263,10 +275,25 @@ impl Panel<'_, '_> {
             v: [&[]; SPAN_TILES],
             dtype_k: stored.dtype_k,
             dtype_v: stored.dtype_v,
+            next_k: [&[]; SPAN_TILES],
+            next_v: [&[]; SPAN_TILES],
+            next: 0,
         };
-        for tile in first..last {
+        for tile in tiles_of(span) {
             let place = tile - span / TILE_TOKENS;
             [source.k[place], source.v[place]] = self.kv.tile(self.layer, self.kv_head, tile);
+        }
+        let next = if span + SPAN_TOKENS < seen.end {
+            Some((self.kv_head, span + SPAN_TOKENS))
+        } else {
+            self.next_head
+                .map(|head| (head, seen.start / SPAN_TOKENS * SPAN_TOKENS))
+        };
+        if let Some((head, span)) = next {
+            for (place, tile) in tiles_of(span).enumerate() {
+                [source.next_k[place], source.next_v[place]] = self.kv.tile(self.layer, head, tile);
+                source.next = place + 1;
+            }
         }
         // Taken out of the scratch, so that blocks can read these and write the rest.
         let (k, v) = (
@@ -274,8 +301,21 @@ impl Panel<'_, '_> {
             std::mem::take(&mut self.scratch.v),
         );
         if count > WIDEN_FROM {
-            widen(l, &mut source.k, &mut source.dtype_k, &mut *k);
-            widen(l, &mut source.v, &mut source.dtype_v, &mut *v);
+            widen(
+                l,
+                &mut source.k,
+                &source.next_k,
+                &mut source.dtype_k,
+                &mut *k,
+            );
+            widen(
+                l,
+                &mut source.v,
+                &source.next_v,
+                &mut source.dtype_v,
+                &mut *v,
+            );
+            source.next = 0;
         }
         let mut at = 0;
         while at < count {
@@ -287,6 +327,8 @@ impl Panel<'_, '_> {
                 _ => self.block::<L, BLOCK>(l, span, at, &source),
             }
             at += block;
+            // Once is enough.
+            source.next = 0;
         }
         (self.scratch.k, self.scratch.v) = (k, v);
     }
@@ -299,25 +341,27 @@ impl Panel<'_, '_> {
         at: usize,
         source: &Source<'_>,
     ) {
-        let seen: [Range<usize>; M] = std::array::from_fn(|m| {
-            let seen = self.visible(at + m);
-            let within = |token: usize| token.clamp(span, span + SPAN_TOKENS) - span;
-            within(seen.start)..within(seen.end)
-        });
-        let (start, end) = (seen[0].start, seen[M - 1].end);
+        // The first query's start and the last one's end bound what the block sees of the span.
+        let start = self.visible(at).start.max(span);
+        let end = self.visible(at + M - 1).end.min(span + SPAN_TOKENS);
         if start >= end {
             return;
         }
-        let tiles = start / TILE_TOKENS..end.div_ceil(TILE_TOKENS);
-        let first = tiles.start * TILE_TOKENS;
+        let first = start / TILE_TOKENS * TILE_TOKENS;
+        let seen: [Range<usize>; M] = std::array::from_fn(|m| {
+            let seen = self.visible(at + m);
+            let within = |token: usize| token.clamp(first, span + SPAN_TOKENS) - first;
+            within(seen.start)..within(seen.end)
+        });
+        let tiles = (first - span) / TILE_TOKENS..(end - span).div_ceil(TILE_TOKENS);
         let (head_dim, vectors) = (self.shape.head_dim, self.vectors());
         let (q, _) = self.scratch.q[at * head_dim..(at + M) * head_dim].as_chunks::<M>();
-        let mut scores: [SpanRow; M] = [[0.0; SPAN_TOKENS]; M];
+        let mut scores: [SpanRow; M] = [[[0.0; LANES]; SPAN_TILES]; M];
         l.outline(Scores {
             tiles: &source.k[tiles.clone()],
             dtype: source.dtype_k,
+            next: &source.next_k[..source.next],
             q,
-            first,
             scores: &mut scores,
         });
         let maxima = self.scratch.maxima[at..]
@@ -328,7 +372,7 @@ impl Panel<'_, '_> {
             .expect("M queries");
         let factors = l.outline(Weights {
             scores: &mut scores,
-            tiles: tiles.clone(),
+            tiles: tiles.len(),
             seen: &seen,
             maxima,
             sums,
@@ -336,9 +380,9 @@ impl Panel<'_, '_> {
         l.outline(Values {
             tiles: &source.v[tiles],
             dtype: source.dtype_v,
+            next: &source.next_v[..source.next],
             vectors,
             tokens: end - first,
-            first,
             weights: &scores,
             factors,
             out: &mut self.scratch.out[at * vectors..(at + M) * vectors],
@@ -351,6 +395,7 @@ impl Panel<'_, '_> {
 fn widen<'a, L: Lanes>(
     l: L,
     tiles: &mut [&'a [u8]; SPAN_TILES],
+    next: &[&[u8]; SPAN_TILES],
     dtype: &mut KvDtype,
     to: &'a mut [Vec16],
 ) {
@@ -358,16 +403,17 @@ fn widen<'a, L: Lanes>(
         return;
     }
     let room = to.len() / SPAN_TILES;
-    for (tile, to) in tiles.iter_mut().zip(to.chunks_exact_mut(room)) {
-        if tile.is_empty() {
-            continue;
+    for ((tile, next), to) in tiles.iter_mut().zip(next).zip(to.chunks_exact_mut(room)) {
+        // Places that nobody sees have no tile.
+        if !tile.is_empty() {
+            l.outline(Widen {
+                tile,
+                dtype: *dtype,
+                next,
+                to,
+            });
+            *tile = bytemuck::cast_slice(to);
         }
-        l.outline(Widen {
-            tile,
-            dtype: *dtype,
-            to,
-        });
-        *tile = bytemuck::cast_slice(to);
     }
     *dtype = KvDtype::F32;
 }
@@ -378,4 +424,8 @@ struct Source<'a> {
     v: [&'a [u8]; SPAN_TILES],
     dtype_k: KvDtype,
     dtype_v: KvDtype,
+    /// The tiles that will be read next, and how many.
+    next_k: [&'a [u8]; SPAN_TILES],
+    next_v: [&'a [u8]; SPAN_TILES],
+    next: usize,
 }

@@ -6,13 +6,14 @@
 
 use half::{bf16, f16};
 
-use super::SPAN_TOKENS;
+use super::SPAN_TILES;
 use crate::kv_view::{KvDtype, Stored, TILE_TOKENS};
 use crate::lanes::{Kernel, LANES, Lanes, Vec16};
 use crate::ops::math;
 
-/// Scores, then weights, of one query and the tokens of a span.
-pub(super) type SpanRow = [f32; SPAN_TOKENS];
+/// Scores, then weights, of one query and the tokens of a span, from the first tile on that a query of
+/// its block sees.
+pub(super) type SpanRow = [Vec16; SPAN_TILES];
 
 /// The largest score of a query that has seen nothing yet; below any score, and finite, so that its
 /// difference from itself is 0.
@@ -23,10 +24,11 @@ pub(super) struct Scores<'a, const M: usize> {
     /// The K tiles, each `[head_dim][16 tokens]`.
     pub(super) tiles: &'a [&'a [u8]],
     pub(super) dtype: KvDtype,
+    /// What to prefetch on the way, a slice per tile: what will be read next.
+    pub(super) next: &'a [&'a [u8]],
     /// The queries, `[head_dim][M]`.
     pub(super) q: &'a [[f32; M]],
-    /// Where the scores of `tiles` go, from this token of the span on.
-    pub(super) first: usize,
+    /// Where the scores go, tile by tile.
     pub(super) scores: &'a mut [SpanRow; M],
 }
 
@@ -45,39 +47,66 @@ impl<const M: usize> Kernel for Scores<'_, M> {
 impl<const M: usize> Scores<'_, M> {
     #[inline(always)]
     fn score<L: Lanes, S: Stored>(self, l: L) {
-        let mut tiles = self.tiles;
-        let mut first = self.first;
+        let mut at = 0;
         // Half of the registers sum, the others hold tiles and queries.
         if L::REGISTERS >= 8 * M {
-            while let Some((some, rest)) = tiles.split_first_chunk::<4>() {
-                score_tiles::<L, S, M, 4>(l, some, self.q, first, self.scores);
-                (tiles, first) = (rest, first + 4 * TILE_TOKENS);
+            while at + 4 <= self.tiles.len() {
+                score_tiles::<L, S, M, 4>(l, self.tiles, self.next, at, self.q, self.scores);
+                at += 4;
             }
         }
         if L::REGISTERS >= 4 * M {
-            while let Some((some, rest)) = tiles.split_first_chunk::<2>() {
-                score_tiles::<L, S, M, 2>(l, some, self.q, first, self.scores);
-                (tiles, first) = (rest, first + 2 * TILE_TOKENS);
+            while at + 2 <= self.tiles.len() {
+                score_tiles::<L, S, M, 2>(l, self.tiles, self.next, at, self.q, self.scores);
+                at += 2;
             }
         }
-        while let Some((some, rest)) = tiles.split_first_chunk::<1>() {
-            score_tiles::<L, S, M, 1>(l, some, self.q, first, self.scores);
-            (tiles, first) = (rest, first + TILE_TOKENS);
+        while at < self.tiles.len() {
+            score_tiles::<L, S, M, 1>(l, self.tiles, self.next, at, self.q, self.scores);
+            at += 1;
         }
     }
+}
+
+/// `tiles[at..at + T]` as vectors, `len` of each.
+#[inline(always)]
+fn pick<'a, S: Stored, const T: usize>(
+    tiles: &[&'a [u8]],
+    at: usize,
+    len: usize,
+) -> [&'a [[S; LANES]]; T] {
+    let mut picked: [&[[S; LANES]]; T] = [&[]; T];
+    for (picked, tile) in picked.iter_mut().zip(&tiles[at..]) {
+        *picked = &as_vectors::<S>(tile)[..len];
+    }
+    picked
+}
+
+/// Stored vectors in a cache line.
+const fn vectors_per_line<S>() -> usize {
+    let n = 64 / size_of::<[S; LANES]>();
+    if n == 0 { 1 } else { n }
 }
 
 #[inline(always)]
 fn score_tiles<L: Lanes, S: Stored, const M: usize, const T: usize>(
     l: L,
-    tiles: &[&[u8]; T],
+    tiles: &[&[u8]],
+    next: &[&[u8]],
+    at: usize,
     q: &[[f32; M]],
-    first: usize,
     scores: &mut [SpanRow; M],
 ) {
-    let tiles = tiles.map(|tile| &as_vectors::<S>(tile)[..q.len()]);
+    let ahead = at + T <= next.len();
+    let next = pick::<S, T>(if ahead { next } else { tiles }, at, q.len());
+    let tiles = pick::<S, T>(tiles, at, q.len());
     let mut sums = [[l.splat(0.0); T]; M];
     for (d, q) in q.iter().enumerate() {
+        if ahead && d.is_multiple_of(vectors_per_line::<S>()) {
+            for next in next {
+                l.prefetch(&next[d]);
+            }
+        }
         let mut k = [l.splat(0.0); T];
         for t in 0..T {
             k[t] = S::load(l, &tiles[t][d]);
@@ -90,9 +119,8 @@ fn score_tiles<L: Lanes, S: Stored, const M: usize, const T: usize>(
         }
     }
     for (sums, scores) in sums.iter().zip(scores) {
-        let (vectors, _) = scores[first..].as_chunks_mut::<LANES>();
-        for (sum, vector) in sums.iter().zip(vectors) {
-            l.store(*sum, vector);
+        for (t, sum) in sums.iter().enumerate() {
+            l.store(*sum, &mut scores[at + t]);
         }
     }
 }
@@ -100,9 +128,9 @@ fn score_tiles<L: Lanes, S: Stored, const M: usize, const T: usize>(
 /// Turns the scores of a block into weights and brings the queries' maxima and sums up to date.
 pub(super) struct Weights<'a, const M: usize> {
     pub(super) scores: &'a mut [SpanRow; M],
-    /// The tiles that any of the queries sees; the scores of others are not looked at.
-    pub(super) tiles: std::ops::Range<usize>,
-    /// Per query the tokens of the span that it sees.
+    /// How many tiles have scores.
+    pub(super) tiles: usize,
+    /// Per query, the tokens that it sees, counted from the first tile's first.
     pub(super) seen: &'a [std::ops::Range<usize>; M],
     pub(super) maxima: &'a mut [f32; M],
     pub(super) sums: &'a mut [Vec16; M],
@@ -118,21 +146,20 @@ impl<const M: usize> Kernel for Weights<'_, M> {
         let mut before = [0.0; LANES];
         let mut after = [0.0; LANES];
         for m in 0..M {
-            let (vectors, _) = self.scores[m].as_chunks_mut::<LANES>();
             let seen = &self.seen[m];
             let mut most = hidden;
-            for tile in self.tiles.clone() {
+            for (tile, scores) in self.scores[m][..self.tiles].iter_mut().enumerate() {
                 let start = tile * TILE_TOKENS;
-                let mut scores = l.load(&vectors[tile]);
+                let mut values = l.load(scores);
                 if seen.start > start || seen.end < start + TILE_TOKENS {
                     let place: Vec16 = std::array::from_fn(|i| (start + i) as f32);
                     let place = l.load(&place);
                     let end = l.splat(seen.end as f32);
-                    scores = l.if_less(place, end, scores, hidden);
-                    scores = l.if_less(place, l.splat(seen.start as f32), hidden, scores);
-                    l.store(scores, &mut vectors[tile]);
+                    values = l.if_less(place, end, values, hidden);
+                    values = l.if_less(place, l.splat(seen.start as f32), hidden, values);
+                    l.store(values, scores);
                 }
-                most = l.max(most, scores);
+                most = l.max(most, values);
             }
             let most = l.largest(most);
             before[m] = self.maxima[m];
@@ -145,13 +172,12 @@ impl<const M: usize> Kernel for Weights<'_, M> {
             &mut factors,
         );
         for m in 0..M {
-            let (vectors, _) = self.scores[m].as_chunks_mut::<LANES>();
             let most = l.splat(after[m]);
             let mut sum = l.mul(l.load(&self.sums[m]), l.splat(factors[m]));
-            for vector in &mut vectors[self.tiles.clone()] {
-                let weight = math::exp(l, l.sub(l.load(vector), most));
-                l.store(weight, vector);
-                sum = l.add(sum, weight);
+            for scores in &mut self.scores[m][..self.tiles] {
+                let weights = math::exp(l, l.sub(l.load(scores), most));
+                l.store(weights, scores);
+                sum = l.add(sum, weights);
             }
             l.store(sum, &mut self.sums[m]);
         }
@@ -164,12 +190,12 @@ pub(super) struct Values<'a, const M: usize> {
     /// The V tiles, each `[16 tokens][columns]`.
     pub(super) tiles: &'a [&'a [u8]],
     pub(super) dtype: KvDtype,
+    /// What to prefetch on the way, a slice per tile: what will be read next.
+    pub(super) next: &'a [&'a [u8]],
     /// Vectors of a token's columns.
     pub(super) vectors: usize,
     /// Tokens to add of those in `tiles`.
     pub(super) tokens: usize,
-    /// Where the weights of `tiles` start in the span.
-    pub(super) first: usize,
     pub(super) weights: &'a [SpanRow; M],
     /// Per query, what the output so far is multiplied by.
     pub(super) factors: [f32; M],
@@ -224,30 +250,44 @@ impl<const M: usize> Values<'_, M> {
         let mut sums = [[l.splat(0.0); C]; M];
         for m in 0..M {
             let factor = l.splat(self.factors[m]);
-            let out = &self.out[m * self.vectors + at..][..C];
+            let out: &[Vec16; C] = self.out[m * self.vectors + at..]
+                .first_chunk()
+                .expect("at + C <= vectors");
             for c in 0..C {
                 sums[m][c] = l.mul(l.load(&out[c]), factor);
             }
         }
+        let mut left = self.tokens;
         for (i, tile) in self.tiles.iter().enumerate() {
-            let weights: [&Vec16; M] = self.weights.each_ref().map(|row| {
-                let row = &row[self.first + i * TILE_TOKENS..];
-                row.first_chunk().expect("spans are whole tiles")
-            });
-            let tile = as_vectors::<S>(tile);
-            let tokens = (self.tokens - i * TILE_TOKENS).min(TILE_TOKENS);
-            for token in 0..tokens {
-                let row = &tile[token * self.vectors + at..][..C];
+            let weights = self.weights.each_ref().map(|row| &row[i]);
+            let (ahead, next) = match self.next.get(i) {
+                Some(next) => (true, next),
+                None => (false, tile),
+            };
+            let rows = as_vectors::<S>(tile).chunks_exact(self.vectors);
+            let next = as_vectors::<S>(next).chunks_exact(self.vectors);
+            for ((token, row), next) in (0..TILE_TOKENS.min(left)).zip(rows).zip(next) {
+                let (Some(row), Some(next)) =
+                    (row[at..].first_chunk::<C>(), next[at..].first_chunk::<C>())
+                else {
+                    unreachable!("at + C <= vectors");
+                };
                 for c in 0..C {
+                    if ahead && c.is_multiple_of(vectors_per_line::<S>()) {
+                        l.prefetch(&next[c]);
+                    }
                     let v = S::load(l, &row[c]);
                     for m in 0..M {
                         sums[m][c] = l.fma(l.splat(weights[m][token]), v, sums[m][c]);
                     }
                 }
             }
+            left = left.saturating_sub(TILE_TOKENS);
         }
         for m in 0..M {
-            let out = &mut self.out[m * self.vectors + at..][..C];
+            let out: &mut [Vec16; C] = self.out[m * self.vectors + at..]
+                .first_chunk_mut()
+                .expect("at + C <= vectors");
             for c in 0..C {
                 l.store(sums[m][c], &mut out[c]);
             }
@@ -259,6 +299,8 @@ impl<const M: usize> Values<'_, M> {
 pub(super) struct Widen<'a> {
     pub(super) tile: &'a [u8],
     pub(super) dtype: KvDtype,
+    /// What to prefetch on the way.
+    pub(super) next: &'a [u8],
     pub(super) to: &'a mut [Vec16],
 }
 
@@ -271,6 +313,9 @@ impl Kernel for Widen<'_> {
             for (from, to) in as_vectors::<S>(tile).iter().zip(to) {
                 l.store(S::load(l, from), to);
             }
+        }
+        for line in self.next.chunks(64) {
+            l.prefetch(&line[0]);
         }
         match self.dtype {
             KvDtype::F32 => widen::<L, f32>(l, self.tile, self.to),

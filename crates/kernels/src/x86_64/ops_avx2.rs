@@ -32,7 +32,18 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn outline<K: Kernel>(self, kernel: K) -> K::Out {
-        run(self, kernel)
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn with_features<L: Lanes, K: Kernel>(lanes: L, kernel: K) -> K::Out {
+            kernel.run(lanes)
+        }
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { with_features(self, kernel) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        // SAFETY: a hint; it may be given for any address. SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(at).cast()) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
