@@ -8,14 +8,14 @@ use serde_json::Value;
 /// A fixture's vocabulary as a GGUF file would have it: tokens, types, scores, merges.
 struct Vocabulary {
     tokens: Vec<String>,
-    types: Vec<i32>,
+    types: Vec<u8>,
     scores: Vec<f32>,
     merges: Vec<String>,
 }
 
 fn vocabulary(name: &str, model: &str) -> Vocabulary {
     let description: Value = serde_json::from_str(&common::description(name)).unwrap();
-    let mut tokens: Vec<(u64, String, i32)> = description["model"]["vocab"]
+    let mut tokens: Vec<(u64, String, u8)> = description["model"]["vocab"]
         .as_object()
         .unwrap()
         .iter()

@@ -31,7 +31,7 @@ pub struct GgufVocab<'a> {
     pub tokens: Vec<&'a [u8]>,
     /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. May be
     /// empty: then all are normal.
-    pub types: &'a [i32],
+    pub types: &'a [u8],
     /// `scores`, of a `llama` model.
     pub scores: &'a [f32],
     /// `merges`, of a `gpt2` model: two tokens with a space between.
@@ -62,12 +62,12 @@ pub struct GgufVocab<'a> {
     pub strip_accents: Option<bool>,
 }
 
-const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
-const BYTE: i32 = 6;
+const NORMAL: u8 = 1;
+const UNKNOWN: u8 = 2;
+const CONTROL: u8 = 3;
+const USER_DEFINED: u8 = 4;
+const UNUSED: u8 = 5;
+const BYTE: u8 = 6;
 
 /// Tokens that end a turn or a text. Files exist that call them normal; they are control tokens
 /// here whatever the file says, as in llama.cpp.
@@ -115,7 +115,7 @@ impl Tokenizer {
 }
 
 impl<'a> GgufVocab<'a> {
-    fn kind(&self, id: usize) -> i32 {
+    fn kind(&self, id: usize) -> u8 {
         match self.types.get(id).copied().unwrap_or(NORMAL) {
             NORMAL | USER_DEFINED if ENDS.iter().any(|end| end.as_bytes() == self.tokens[id]) => {
                 CONTROL
