@@ -6,16 +6,38 @@
 //! types. A block whose largest value is below 1e-36 counts as zero: 127 divided by it could overflow.
 //! Beside the bytes lie the sums of `q` that minima and offsets need.
 //!
-//! One row, in order (every part starts at a multiple of four bytes, the row takes a multiple of 64):
+//! A row is a sequence of *steps* of 256 values (the last one filled up with zeros) and 320 bytes, which
+//! hold everything that a product needs of these values, in words of four bytes:
 //!
-//! | kind | parts |
+//! | kind | words of a step |
 //! |---|---|
-//! | `Q8x256` | `q: [i8; cols]`, `scale: [f32; cols / 256]`, sums of 16: `[i16; cols / 16]`, sums of 32: `[i16; cols / 32]` |
-//! | `Q8x32` | `q: [i8; n]`, `scale: [f32; n / 32]`, sums of 32: `[i32; n / 32]`, with `n` = `cols` rounded up to 64 by zeros |
+//! | `Q8x256` | quants (64), sums of 16 as pairs of `i16` (8), sums of 32 likewise (4), scale (1), zeros (3) |
+//! | `Q8x32` | quants (64), scales of the blocks (8), sums of the blocks as `i32` (8) |
 
 use crate::isa::{Isa, Level};
 use crate::mat::MatRef;
 use crate::quant::{Dtype, SMALL_BLOCK, SUPER_BLOCK};
+
+/// Four bytes: quants, sums or a float; little-endian, at any address.
+pub(crate) type Word = [u8; 4];
+
+/// What one step of a row holds.
+pub(crate) type Step = [Word; STEP_WORDS];
+
+/// Words of a step.
+pub(crate) const STEP_WORDS: usize = 80;
+/// Words of quants, at the start of a step.
+pub(crate) const QUANT_WORDS: usize = 64;
+/// Where the sums of 16 lie in a step of [`ActKind::Q8x256`].
+pub(crate) const SUMS16_AT: usize = 64;
+/// Where the sums of 32 lie in a step of [`ActKind::Q8x256`].
+pub(crate) const SUMS32_AT: usize = 72;
+/// Where the scale lies in a step of [`ActKind::Q8x256`].
+pub(crate) const SCALE_AT: usize = 76;
+/// Where the scales lie in a step of [`ActKind::Q8x32`].
+pub(crate) const BLOCK_SCALES_AT: usize = 64;
+/// Where the sums lie in a step of [`ActKind::Q8x32`].
+pub(crate) const BLOCK_SUMS_AT: usize = 72;
 
 /// Below this a block's largest magnitude counts as zero.
 pub(crate) const SMALLEST_MAX: f32 = 1e-36;
@@ -65,20 +87,14 @@ impl ActLayout {
         if !cols.is_multiple_of(kind.block_elems()) {
             return None;
         }
-        // Four times the columns is more than any kind takes per row.
-        cols.checked_next_multiple_of(64)?.checked_mul(4)?;
-        let bytes = match kind {
-            ActKind::F32 => 4 * cols,
-            ActKind::Q8x32 => {
-                let padded = cols.next_multiple_of(2 * SMALL_BLOCK);
-                padded + padded / SMALL_BLOCK * 8
-            }
-            ActKind::Q8x256 => cols + cols / SUPER_BLOCK * 4 + cols / 16 * 2 + cols / 32 * 2,
+        let row_bytes = match kind {
+            ActKind::F32 => cols.checked_mul(4)?.checked_next_multiple_of(64)?,
+            _ => cols.div_ceil(SUPER_BLOCK).checked_mul(4 * STEP_WORDS)?,
         };
         Some(Self {
             kind,
             cols,
-            row_bytes: bytes.checked_next_multiple_of(64)?,
+            row_bytes,
         })
     }
 
@@ -98,28 +114,20 @@ impl ActLayout {
         self.row_bytes
     }
 
-    /// Bytes of the quants of a row, padding included.
-    pub(crate) fn quants(&self) -> usize {
-        match self.kind {
-            ActKind::Q8x32 => self.cols.next_multiple_of(2 * SMALL_BLOCK),
-            _ => self.cols,
-        }
+    /// Steps of a row.
+    pub(crate) fn steps(&self) -> usize {
+        self.cols.div_ceil(SUPER_BLOCK)
     }
+}
 
-    /// Where the scales start in a row.
-    pub(crate) fn scales_at(&self) -> usize {
-        self.quants()
-    }
+/// The steps in the bytes of quantised rows.
+pub(crate) fn steps_of(bytes: &[u8]) -> &[Step] {
+    bytes.as_chunks().0.as_chunks().0
+}
 
-    /// Where the first kind of sums starts in a row: of 32 as `i32`, or of 16 as `i16`.
-    pub(crate) fn sums_at(&self) -> usize {
-        self.quants() + self.quants() / self.kind.block_elems() * 4
-    }
-
-    /// Where the sums of 32 start in a row of [`ActKind::Q8x256`].
-    pub(crate) fn sums32_at(&self) -> usize {
-        self.sums_at() + self.cols / 16 * 2
-    }
+/// As [`steps_of`], to write.
+fn steps_of_mut(bytes: &mut [u8]) -> &mut [Step] {
+    bytes.as_chunks_mut().0.as_chunks_mut().0
 }
 
 /// Activations as a product takes them.
@@ -185,13 +193,14 @@ pub fn quantize_acts(isa: Isa, kind: ActKind, x: MatRef<'_>, out: &mut [u8]) {
     if layout.cols() == 0 {
         return;
     }
-    for (i, row) in out.chunks_exact_mut(layout.row_bytes()).enumerate() {
-        match isa.level() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512(isa) => {
-                crate::x86_64::avx512::quantize_row(isa, &layout, x.row(i), row);
+    let per_row = layout.steps();
+    for (i, steps) in steps_of_mut(out).chunks_exact_mut(per_row).enumerate() {
+        for (x, step) in x.row(i).chunks(SUPER_BLOCK).zip(steps) {
+            match isa.level() {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512(isa) => crate::x86_64::avx512::quantize_step(isa, kind, x, step),
+                _ => quantize_step_scalar(kind, x, step),
             }
-            _ => quantize_row_scalar(&layout, x.row(i), row),
         }
     }
 }
@@ -206,57 +215,49 @@ pub(crate) fn block_scale(max: f32) -> (f32, f32) {
     }
 }
 
-fn quantize_row_scalar(layout: &ActLayout, x: &[f32], out: &mut [u8]) {
-    let block = layout.kind.block_elems();
-    let (quants, rest) = out.split_at_mut(layout.quants());
-    let (scales, sums) = rest.split_at_mut(layout.sums_at() - layout.scales_at());
-    quants[layout.cols..].fill(0);
-    scales.fill(0);
-    sums.fill(0);
-    let scales = scales.as_chunks_mut::<4>().0;
-    for ((x, q), scale) in x
-        .chunks_exact(block)
-        .zip(quants.chunks_exact_mut(block))
-        .zip(scales)
-    {
+/// One step: 256 values, or what is left of a row.
+fn quantize_step_scalar(kind: ActKind, x: &[f32], step: &mut Step) {
+    *step = [[0; 4]; STEP_WORDS];
+    let block = kind.block_elems();
+    for (b, x) in x.chunks_exact(block).enumerate() {
         let max = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let (s, inverse) = block_scale(max);
-        *scale = s.to_le_bytes();
-        for (q, x) in q.iter_mut().zip(x) {
-            *q = ((x * inverse).round_ties_even() as i8).cast_unsigned();
+        let (scale, inverse) = block_scale(max);
+        let quants = &mut step[b * block / 4..(b + 1) * block / 4];
+        for (q, x) in quants.iter_mut().zip(x.as_chunks::<4>().0) {
+            *q = x.map(|x| ((x * inverse).round_ties_even() as i8).cast_unsigned());
         }
+        let at = match kind {
+            ActKind::Q8x256 => SCALE_AT,
+            _ => BLOCK_SCALES_AT + b,
+        };
+        step[at] = scale.to_le_bytes();
     }
-    let sum = |q: &[u8]| q.iter().map(|q| i32::from(q.cast_signed())).sum::<i32>();
-    match layout.kind {
+    let (quants, rest) = step.split_at_mut(QUANT_WORDS);
+    let sum = |words: &[Word]| -> i32 {
+        let quants = words.as_flattened().iter();
+        quants.map(|q| i32::from(q.cast_signed())).sum()
+    };
+    // At most 32 * 127 in magnitude: no narrowing loses anything.
+    let pair = |a: &[Word], b: &[Word]| -> Word {
+        let ([a, b], [c, d]) = ((sum(a) as i16).to_le_bytes(), (sum(b) as i16).to_le_bytes());
+        [a, b, c, d]
+    };
+    match kind {
         ActKind::F32 => {}
         ActKind::Q8x32 => {
-            for (q, s) in quants
-                .as_chunks::<32>()
-                .0
-                .iter()
-                .zip(sums.as_chunks_mut::<4>().0)
-            {
+            let sums = &mut rest[BLOCK_SUMS_AT - QUANT_WORDS..];
+            for (s, q) in sums.iter_mut().zip(quants.chunks_exact(8)) {
                 *s = sum(q).to_le_bytes();
             }
         }
         ActKind::Q8x256 => {
-            let (sums16, sums32) = sums.split_at_mut(layout.sums32_at() - layout.sums_at());
-            // At most 32 * 127 in magnitude: no narrowing loses anything.
-            for (q, s) in quants
-                .as_chunks::<16>()
-                .0
-                .iter()
-                .zip(sums16.as_chunks_mut::<2>().0)
-            {
-                *s = (sum(q) as i16).to_le_bytes();
+            let sums16 = &mut rest[SUMS16_AT - QUANT_WORDS..SUMS32_AT - QUANT_WORDS];
+            for (s, q) in sums16.iter_mut().zip(quants.chunks_exact(8)) {
+                *s = pair(&q[..4], &q[4..]);
             }
-            for (q, s) in quants
-                .as_chunks::<32>()
-                .0
-                .iter()
-                .zip(sums32.as_chunks_mut::<2>().0)
-            {
-                *s = (sum(q) as i16).to_le_bytes();
+            let sums32 = &mut rest[SUMS32_AT - QUANT_WORDS..SCALE_AT - QUANT_WORDS];
+            for (s, q) in sums32.iter_mut().zip(quants.chunks_exact(16)) {
+                *s = pair(&q[..8], &q[8..]);
             }
         }
     }
@@ -264,43 +265,49 @@ fn quantize_row_scalar(layout: &ActLayout, x: &[f32], out: &mut [u8]) {
 
 /// One row of quantised activations, taken apart (scalar twin and tests).
 pub(crate) struct ActRow<'a> {
-    pub(crate) q: &'a [i8],
-    scales: &'a [[u8; 4]],
-    sums: &'a [u8],
-    sums32: &'a [u8],
+    kind: ActKind,
+    steps: &'a [Step],
 }
 
 impl<'a> ActRow<'a> {
     pub(crate) fn new(layout: &ActLayout, row: &'a [u8]) -> Self {
-        let sums32 = match layout.kind {
-            ActKind::Q8x256 => &row[layout.sums32_at()..],
-            _ => &[],
-        };
         Self {
-            q: bytemuck::cast_slice(&row[..layout.quants()]),
-            scales: row[layout.scales_at()..layout.sums_at()].as_chunks().0,
-            sums: &row[layout.sums_at()..],
-            sums32,
+            kind: layout.kind(),
+            steps: steps_of(row),
         }
     }
 
+    /// Quants `k..k + 4 * words`, within one step.
+    pub(crate) fn quants(&self, k: usize, words: usize) -> &'a [Word] {
+        &self.steps[k / SUPER_BLOCK][k % SUPER_BLOCK / 4..][..words]
+    }
+
+    /// The scale of block `block`.
     pub(crate) fn scale(&self, block: usize) -> f32 {
-        f32::from_le_bytes(self.scales[block])
+        f32::from_le_bytes(match self.kind {
+            ActKind::Q8x256 => self.steps[block][SCALE_AT],
+            _ => self.steps[block / 8][BLOCK_SCALES_AT + block % 8],
+        })
     }
 
     /// Sum of block `i` of [`ActKind::Q8x32`].
     pub(crate) fn block_sum(&self, i: usize) -> i32 {
-        i32::from_le_bytes(self.sums.as_chunks().0[i])
+        i32::from_le_bytes(self.steps[i / 8][BLOCK_SUMS_AT + i % 8])
     }
 
     /// Sum of sub-block `i` of 16 values of [`ActKind::Q8x256`].
     #[cfg(test)]
     pub(crate) fn sum16(&self, i: usize) -> i32 {
-        i16::from_le_bytes(self.sums.as_chunks().0[i]).into()
+        half(self.steps[i / 16][SUMS16_AT + i % 16 / 2], i)
     }
 
     /// Sum of sub-block `i` of 32 values of [`ActKind::Q8x256`].
     pub(crate) fn sum32(&self, i: usize) -> i32 {
-        i16::from_le_bytes(self.sums32.as_chunks().0[i]).into()
+        half(self.steps[i / 8][SUMS32_AT + i % 8 / 2], i)
     }
+}
+
+/// The lower (even `i`) or upper half of a word, as a number.
+fn half([a, b, c, d]: Word, i: usize) -> i32 {
+    i16::from_le_bytes(if i.is_multiple_of(2) { [a, b] } else { [c, d] }).into()
 }

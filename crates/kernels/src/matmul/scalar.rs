@@ -1,7 +1,7 @@
 //! The product in portable code: the twin whose bits all other kernels must give.
 
 use super::Mode;
-use crate::acts::{ActRow, Acts};
+use crate::acts::{ActRow, Acts, Word};
 use crate::mat::{MatMut, MatRef};
 use crate::panel::{PANEL_ROWS, Panels, VECTOR_BYTES, record_bytes};
 use crate::quant::{BlockQ4K, BlockQ6K, Dtype, half_to_f32, k_scale_min};
@@ -119,12 +119,12 @@ fn quantized_panel(
 
 /// Adds `sum q * a` over the vectors in `range` to each lane of `dot`; vector 0 is at `a[0]`.
 #[inline]
-fn dot(q: &[Lanes<[u8; 4]>], a: &[i8], offset: i32) -> Lanes<i32> {
+fn dot(q: &[Lanes<[u8; 4]>], a: &[Word], offset: i32) -> Lanes<i32> {
     let mut dot = [0; PANEL_ROWS];
-    for (q, a) in q.iter().zip(a.as_chunks::<4>().0) {
+    for (q, a) in q.iter().zip(a) {
         for (dot, q) in dot.iter_mut().zip(q) {
             for (q, a) in q.iter().zip(a) {
-                *dot += (i32::from(*q) - offset) * i32::from(*a);
+                *dot += (i32::from(*q) - offset) * i32::from(a.cast_signed());
             }
         }
     }
@@ -140,7 +140,11 @@ fn small_blocks(
 ) {
     for b in 0..2 {
         let block = 2 * record + b;
-        let dot = dot(&tile.q[8 * b..8 * b + 8], &act.q[32 * block..], tile.offset);
+        let dot = dot(
+            &tile.q[8 * b..8 * b + 8],
+            act.quants(32 * block, 8),
+            tile.offset,
+        );
         let (scale, sum) = (act.scale(block), act.block_sum(block) as f32);
         for r in 0..PANEL_ROWS {
             let t = match dtype {
@@ -164,7 +168,7 @@ fn super_block(
     let (mut total, mut mins) = ([0i32; PANEL_ROWS], [0i32; PANEL_ROWS]);
     let per = if dtype == Dtype::Q6K { 4 } else { 8 };
     for j in 0..64 / per {
-        let a = &act.q[256 * block + 4 * per * j..];
+        let a = act.quants(256 * block + 4 * per * j, per);
         let dot = dot(&tile.q[per * j..per * (j + 1)], a, tile.offset);
         for r in 0..PANEL_ROWS {
             total[r] += dot[r] * tile.scale[j][r];

@@ -9,10 +9,11 @@ mod kquant;
 mod small;
 mod vector;
 
-pub(crate) use acts::quantize_row;
+pub(crate) use acts::quantize_step;
 pub(crate) use float::float;
 
 use super::product::{ActRows, Lanes, QuantProduct};
+use crate::acts::Step;
 use crate::isa::Avx512;
 use crate::quant::Dtype;
 
@@ -67,16 +68,41 @@ impl QuantProduct for Avx512 {
     }
 
     #[inline]
-    fn rows(self, dtype: Dtype, tile: &Tile, x: ActRows<'_>, step: usize, acc: &mut [Lanes<f32>]) {
+    fn rows(self, dtype: Dtype, tile: &Tile, x: ActRows<'_>, acc: &mut [Lanes<f32>]) {
         // SAFETY: the token proves that this machine has the features.
         unsafe {
             match dtype {
-                Dtype::Q4K | Dtype::Q5K => kquant::rows::<8, true>(tile, x, step, acc),
-                Dtype::Q6K => kquant::rows::<16, false>(tile, x, step, acc),
-                Dtype::Q8_0 => small::rows::<false, 7>(tile, x, step, acc),
-                Dtype::Q5_0 => small::rows::<false, 4>(tile, x, step, acc),
-                Dtype::Q4_0 => small::rows::<false, 3>(tile, x, step, acc),
-                Dtype::Q4_1 | Dtype::Q5_1 => small::rows::<true, 0>(tile, x, step, acc),
+                Dtype::Q4K | Dtype::Q5K => kquant::rows::<8, true>(tile, x, acc),
+                Dtype::Q6K => kquant::rows::<16, false>(tile, x, acc),
+                Dtype::Q8_0 => small::rows::<false, 7>(tile, x, acc),
+                Dtype::Q5_0 => small::rows::<false, 4>(tile, x, acc),
+                Dtype::Q4_0 => small::rows::<false, 3>(tile, x, acc),
+                Dtype::Q4_1 | Dtype::Q5_1 => small::rows::<true, 0>(tile, x, acc),
+                Dtype::F32 | Dtype::F16 | Dtype::BF16 => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn one_row(
+        self,
+        dtype: Dtype,
+        records: &[u8],
+        tile: &mut Tile,
+        x: &Step,
+        acc: &mut Lanes<f32>,
+    ) {
+        // SAFETY: the token proves that this machine has the features.
+        unsafe {
+            match dtype {
+                Dtype::Q4K => kquant::one_row_q4::<false>(records, tile, x, acc),
+                Dtype::Q5K => kquant::one_row_q4::<true>(records, tile, x, acc),
+                Dtype::Q6K => kquant::one_row_q6(records, tile, x, acc),
+                Dtype::Q8_0 => small::one_row_q8(records, x, acc),
+                Dtype::Q4_0 => small::one_row_nibbles::<false, false>(records, x, acc),
+                Dtype::Q4_1 => small::one_row_nibbles::<false, true>(records, x, acc),
+                Dtype::Q5_0 => small::one_row_nibbles::<true, false>(records, x, acc),
+                Dtype::Q5_1 => small::one_row_nibbles::<true, true>(records, x, acc),
                 Dtype::F32 | Dtype::F16 | Dtype::BF16 => {}
             }
         }

@@ -4,6 +4,7 @@
 pub(crate) mod avx512;
 pub(crate) mod ops_avx2;
 pub(crate) mod ops_avx512;
+pub(crate) mod peak;
 mod product;
 
 use crate::acts::Acts;

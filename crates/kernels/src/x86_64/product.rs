@@ -10,10 +10,11 @@
 //!       for each few rows             acc[row][lane] <- acc + tile . row
 //!     out <- acc
 //! ```
+#![allow(unsafe_code)]
 
-use std::ops::Range;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-use crate::acts::ActLayout;
+use crate::acts::{ActLayout, Step, steps_of};
 use crate::mat::MatMut;
 use crate::matmul::Mode;
 use crate::panel::{PANEL_ROWS, Panels, record_bytes, record_elems};
@@ -29,72 +30,19 @@ const CHUNK_ROWS: usize = 128;
 /// A chunk's activations shall take no more than this, so that they stay in the second-level cache.
 const CHUNK_BYTES: usize = 384 << 10;
 
-/// Quantised rows that share a tile.
+/// One step of quantised rows.
 #[derive(Copy, Clone)]
 pub(super) struct ActRows<'a> {
-    layout: &'a ActLayout,
-    bytes: &'a [u8],
+    steps: &'a [Step],
+    per_row: usize,
 }
 
 impl<'a> ActRows<'a> {
-    pub(super) fn new(layout: &'a ActLayout, bytes: &'a [u8]) -> Self {
-        Self { layout, bytes }
+    /// Row `m`.
+    #[inline(always)]
+    pub(super) fn row(&self, m: usize) -> &'a Step {
+        &self.steps[m * self.per_row]
     }
-
-    fn rows(&self, range: Range<usize>) -> ActRows<'a> {
-        let size = self.layout.row_bytes();
-        ActRows {
-            layout: self.layout,
-            bytes: &self.bytes[range.start * size..range.end * size],
-        }
-    }
-
-    #[inline]
-    fn part(&self, row: usize, at: usize) -> &'a [u8] {
-        let size = self.layout.row_bytes();
-        &self.bytes[row * size..][..size][at..]
-    }
-
-    /// Quants from `at` on, in words of four.
-    #[inline]
-    pub(super) fn quants<const N: usize>(&self, row: usize, at: usize) -> &'a [[u8; 4]; N] {
-        words(self.part(row, at))
-    }
-
-    /// Scales from that of `block` on.
-    #[inline]
-    pub(super) fn scale(&self, row: usize, block: usize) -> f32 {
-        let [word] = words(self.part(row, self.layout.scales_at() + 4 * block));
-        f32::from_le_bytes(*word)
-    }
-
-    /// The sum of small block `block`.
-    #[inline]
-    pub(super) fn block_sum(&self, row: usize, block: usize) -> i32 {
-        let [word] = words(self.part(row, self.layout.sums_at() + 4 * block));
-        i32::from_le_bytes(*word)
-    }
-
-    /// Sums of 16 values of super-block `block`, in pairs.
-    #[inline]
-    pub(super) fn sums16(&self, row: usize, block: usize) -> &'a [[u8; 4]; 8] {
-        words(self.part(row, self.layout.sums_at() + 32 * block))
-    }
-
-    /// Sums of 32 values of super-block `block`, in pairs.
-    #[inline]
-    pub(super) fn sums32(&self, row: usize, block: usize) -> &'a [[u8; 4]; 4] {
-        words(self.part(row, self.layout.sums32_at() + 16 * block))
-    }
-}
-
-#[inline]
-fn words<const N: usize>(bytes: &[u8]) -> &[[u8; 4]; N] {
-    bytes
-        .as_chunks()
-        .0
-        .first_chunk()
-        .expect("the layout has room for every part")
 }
 
 /// What a vector width has to offer.
@@ -110,14 +58,17 @@ pub(super) trait QuantProduct: Copy {
     /// Unpacks the records of one step.
     fn unpack(self, dtype: Dtype, records: &[u8], tile: &mut Self::Tile);
 
-    /// Adds step `step` of `acc.len()` rows to their accumulators.
-    fn rows(
+    /// Adds the step of `acc.len()` rows to their accumulators.
+    fn rows(self, dtype: Dtype, tile: &Self::Tile, x: ActRows<'_>, acc: &mut [Lanes<f32>]);
+
+    /// Adds the step of one row without storing the quants; `tile` is for scales and the like.
+    fn one_row(
         self,
         dtype: Dtype,
-        tile: &Self::Tile,
-        x: ActRows<'_>,
-        step: usize,
-        acc: &mut [Lanes<f32>],
+        records: &[u8],
+        tile: &mut Self::Tile,
+        x: &Step,
+        acc: &mut Lanes<f32>,
     );
 }
 
@@ -132,7 +83,7 @@ pub(super) fn quantized<Q: QuantProduct>(
 ) {
     let dtype = w.dtype();
     let step_bytes = SUPER_BLOCK / record_elems(dtype) * record_bytes(dtype);
-    let x = ActRows::new(layout, bytes);
+    let (per_row, steps) = (layout.steps(), steps_of(bytes));
     let rows = out.rows();
     let chunk = (CHUNK_BYTES / layout.row_bytes().max(1)).clamp(Q::ROWS, CHUNK_ROWS);
     let chunk = chunk - chunk % Q::ROWS;
@@ -140,22 +91,40 @@ pub(super) fn quantized<Q: QuantProduct>(
     let mut acc = [Lanes([0.0; PANEL_ROWS]); CHUNK_ROWS];
     for from in (0..rows).step_by(chunk) {
         let to = rows.min(from + chunk);
-        let x = x.rows(from..to);
+        let steps = &steps[from * per_row..to * per_row];
         let acc = &mut acc[..to - from];
         for panel in 0..w.panels() {
             acc.fill(Lanes([0.0; PANEL_ROWS]));
             for (step, records) in w.panel(panel).chunks(step_bytes).enumerate() {
+                prefetch(records);
+                if let [acc] = &mut acc[..] {
+                    isa.one_row(dtype, records, &mut tile, &steps[step], acc);
+                    continue;
+                }
                 isa.unpack(dtype, records, &mut tile);
                 let mut done = 0;
                 while done < acc.len() {
                     let take = share(acc.len() - done, Q::ROWS);
-                    let x = x.rows(done..done + take);
-                    isa.rows(dtype, &tile, x, step, &mut acc[done..done + take]);
+                    let x = ActRows {
+                        steps: &steps[done * per_row + step..],
+                        per_row,
+                    };
+                    isa.rows(dtype, &tile, x, &mut acc[done..done + take]);
                     done += take;
                 }
             }
             write(acc, &mut out, from, panel * PANEL_ROWS, mode);
         }
+    }
+}
+
+/// Asks for all cache lines of a step, in order and before any is used: unpacking reads them in an
+/// order that the hardware's prefetcher does not follow.
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        // SAFETY: prefetching never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
 }
 

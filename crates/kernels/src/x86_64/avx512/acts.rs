@@ -2,17 +2,20 @@
 
 use std::arch::x86_64::*;
 
-use crate::acts::{ActKind, ActLayout, block_scale};
+use crate::acts::{
+    ActKind, BLOCK_SCALES_AT, BLOCK_SUMS_AT, SCALE_AT, STEP_WORDS, SUMS16_AT, SUMS32_AT, Step,
+    block_scale,
+};
 use crate::isa::Avx512;
 
-/// One row; `x` has the layout's columns, `out` its bytes.
-pub(crate) fn quantize_row(_: Avx512, layout: &ActLayout, x: &[f32], out: &mut [u8]) {
+/// One step: 256 values, or what is left of a row.
+pub(crate) fn quantize_step(_: Avx512, kind: ActKind, x: &[f32], step: &mut Step) {
     // SAFETY: the token proves that this machine has the features.
     unsafe {
-        match layout.kind() {
+        match kind {
             ActKind::F32 => {}
-            ActKind::Q8x32 => by_32(layout, x, out),
-            ActKind::Q8x256 => by_256(layout, x, out),
+            ActKind::Q8x32 => by_32(x, step),
+            ActKind::Q8x256 => by_256(x, step),
         }
     }
 }
@@ -35,71 +38,67 @@ fn max_abs(x: &[[f32; 16]]) -> f32 {
     _mm512_reduce_max_ps(max)
 }
 
-/// Sixteen quants.
+/// Quants `16 * i..` of a step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn quants(x: &[f32; 16], inverse: __m512, q: &mut [u8; 16]) -> __m512i {
+fn quants(x: &[f32; 16], inverse: __m512, step: &mut Step, i: usize) -> __m512i {
     // The rounding of the control register: nearest, ties to even.
     let all = _mm512_cvtps_epi32(_mm512_mul_ps(load(x), inverse));
+    let q = step[4 * i..4 * i + 4].as_flattened_mut();
     // SAFETY: sixteen writable bytes; no alignment needed.
     unsafe { _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(all)) };
     all
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn by_32(layout: &ActLayout, x: &[f32], out: &mut [u8]) {
-    let (q, rest) = out.split_at_mut(layout.quants());
-    let (scales, sums) = rest.split_at_mut(layout.sums_at() - layout.scales_at());
-    q[layout.cols()..].fill(0);
-    scales.fill(0);
-    sums.fill(0);
-    let blocks = x.as_chunks::<16>().0.as_chunks::<2>().0;
-    let blocks = blocks
+fn by_32(x: &[f32], step: &mut Step) {
+    *step = [[0; 4]; STEP_WORDS];
+    for (b, x) in x
+        .as_chunks::<16>()
+        .0
+        .as_chunks::<2>()
+        .0
         .iter()
-        .zip(q.as_chunks_mut::<16>().0.as_chunks_mut::<2>().0);
-    let scales = scales.as_chunks_mut::<4>().0.iter_mut();
-    let sums = sums.as_chunks_mut::<4>().0.iter_mut();
-    for (((x, q), scale), sum) in blocks.zip(scales).zip(sums) {
-        let (s, inverse) = block_scale(max_abs(x));
+        .enumerate()
+        .take(8)
+    {
+        let (scale, inverse) = block_scale(max_abs(x));
         let inverse = _mm512_set1_ps(inverse);
-        let low = quants(&x[0], inverse, &mut q[0]);
-        let high = quants(&x[1], inverse, &mut q[1]);
-        *scale = s.to_le_bytes();
-        *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high)).to_le_bytes();
+        let mut sum = _mm512_setzero_si512();
+        for (i, x) in x.iter().enumerate() {
+            sum = _mm512_add_epi32(sum, quants(x, inverse, step, 2 * b + i));
+        }
+        step[BLOCK_SCALES_AT + b] = scale.to_le_bytes();
+        step[BLOCK_SUMS_AT + b] = _mm512_reduce_add_epi32(sum).to_le_bytes();
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn by_256(layout: &ActLayout, x: &[f32], out: &mut [u8]) {
-    let (q, rest) = out.split_at_mut(layout.quants());
-    let (scales, rest) = rest.split_at_mut(layout.sums_at() - layout.scales_at());
-    let (sums16, sums32) = rest.split_at_mut(layout.sums32_at() - layout.sums_at());
-    // What fills the row up to a multiple of 64 bytes.
-    sums32[layout.cols() / 32 * 2..].fill(0);
-    let blocks = x.as_chunks::<16>().0.as_chunks::<16>().0;
-    let q = q.as_chunks_mut::<16>().0.as_chunks_mut::<16>().0;
-    let sums16 = sums16.as_chunks_mut::<32>().0.iter_mut();
-    let sums32 = sums32.as_chunks_mut::<16>().0.iter_mut();
-    let scales = scales.as_chunks_mut::<4>().0.iter_mut();
-    let outs = q.iter_mut().zip(scales).zip(sums16).zip(sums32);
-    for (x, (((q, scale), sums16), sums32)) in blocks.iter().zip(outs) {
-        let (s, inverse) = block_scale(max_abs(x));
-        *scale = s.to_le_bytes();
-        let inverse = _mm512_set1_ps(inverse);
-        for (j, (x, q)) in x
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .zip(q.as_chunks_mut::<2>().0)
-            .enumerate()
-        {
-            let low = _mm512_reduce_add_epi32(quants(&x[0], inverse, &mut q[0]));
-            let high = _mm512_reduce_add_epi32(quants(&x[1], inverse, &mut q[1]));
-            // At most 32 * 127 in magnitude: no narrowing loses anything.
-            let sixteens = &mut sums16.as_chunks_mut::<2>().0[2 * j..2 * j + 2];
-            sixteens[0] = (low as i16).to_le_bytes();
-            sixteens[1] = (high as i16).to_le_bytes();
-            sums32.as_chunks_mut::<2>().0[j] = ((low + high) as i16).to_le_bytes();
-        }
+fn by_256(x: &[f32], step: &mut Step) {
+    let x: &[[f32; 16]; 16] = x.as_chunks().0.first_chunk().expect("whole super-blocks");
+    let (scale, inverse) = block_scale(max_abs(x));
+    let inverse = _mm512_set1_ps(inverse);
+    let mut sums = [0i32; 16];
+    for (i, (x, sum)) in x.iter().zip(&mut sums).enumerate() {
+        *sum = _mm512_reduce_add_epi32(quants(x, inverse, step, i));
     }
+    // At most 32 * 127 in magnitude: no narrowing loses anything.
+    let pair = |a: i32, b: i32| {
+        let ([a, b], [c, d]) = ((a as i16).to_le_bytes(), (b as i16).to_le_bytes());
+        [a, b, c, d]
+    };
+    for (word, s) in step[SUMS16_AT..SUMS32_AT]
+        .iter_mut()
+        .zip(sums.as_chunks::<2>().0)
+    {
+        *word = pair(s[0], s[1]);
+    }
+    for (word, s) in step[SUMS32_AT..SCALE_AT]
+        .iter_mut()
+        .zip(sums.as_chunks::<4>().0)
+    {
+        *word = pair(s[0] + s[1], s[2] + s[3]);
+    }
+    step[SCALE_AT] = scale.to_le_bytes();
+    step[SCALE_AT + 1..].fill([0; 4]);
 }

@@ -46,6 +46,11 @@ features! {
         _mm512_set1_epi32(i32::from_ne_bytes(*word))
     }
 
+    /// The float in every lane.
+    pub(super) fn splat_float(word: &[u8; 4]) -> __m512 {
+        _mm512_set1_ps(f32::from_ne_bytes(*word))
+    }
+
     /// The lower halves of the lanes, as floats.
     pub(super) fn low_halves(v: __m512i) -> __m512 {
         _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))
