@@ -1,3 +1,63 @@
-//! The command line: parses arguments, composes the parts, reports.
+//! The command line: parses arguments, resolves settings, hands both to a verb, and turns what
+//! comes back into words and an exit code.
+//!
+//! - `cli`: the verbs and the flags that all of them share.
+//! - `config`: settings, where they may be given and which one holds.
+//! - `verbs`: one file per verb.
+//! - `budget`, `model`, `demo`, `prepare`: what several verbs do alike: find the budget, find the
+//!   model that is meant or make one up, plan it.
+//! - `output`, `progress`, `failure`: results on stdout, progress and errors on stderr.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod budget;
+mod cli;
+mod config;
+mod demo;
+mod failure;
+mod model;
+mod output;
+mod prepare;
+mod progress;
+mod verbs;
+
+use std::process::ExitCode;
+
+use bursar_memory::counting::{self, ProcessAllocator};
+use clap::Parser;
+
+use cli::{Cli, Verb};
+use config::Surroundings;
+use progress::Progress;
+
+/// Counts the small heap, so that a plan can say what it takes.
+#[global_allocator]
+static ALLOCATOR: ProcessAllocator = counting::process_allocator();
+
+fn main() -> ExitCode {
+    counting::configure();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return failure::print_usage(&refusal),
+    };
+    let shared = verbs::Shared {
+        config: cli.config,
+        progress: Progress::new(cli.progress),
+        surroundings: Surroundings::of_process(),
+    };
+    let outcome = match cli.verb {
+        Verb::Run(arguments) => verbs::run::run(&arguments, &shared),
+        Verb::Embed(arguments) => verbs::embed::run(&arguments, &shared),
+        Verb::Plan(arguments) => verbs::plan::run(&arguments, &shared),
+        Verb::Show(arguments) => verbs::show::run(&arguments, &shared),
+        Verb::Synth(arguments) => verbs::synth::run(&arguments, &shared),
+        Verb::Doctor(arguments) => verbs::doctor::run(&arguments, &shared),
+        Verb::Config(arguments) => verbs::config::run(&arguments, &shared),
+        Verb::Completions(arguments) => verbs::completions::run(&arguments),
+        Verb::Version(arguments) => verbs::version::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.print(),
+    }
+}

@@ -1,0 +1,62 @@
+//! What can be typed: the verbs, and the flags that all of them share.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::verbs;
+
+const AFTER_HELP: &str = "\
+Sizes are written 512MiB, 2GiB, 1GB, as plain bytes, or as a share such as 80%.
+Every setting can also be given in the environment (--kv-dtype is BURSAR_KV_DTYPE) or in
+bursar.toml or bursar.yaml (kv.dtype); `bursar config` prints which value holds and why.
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 does not fit the memory budget.";
+
+/// Runs language and embedding models inside one memory budget.
+#[derive(Debug, Parser)]
+#[command(name = "bursar", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Configuration file; by default bursar.toml or bursar.yaml in the current folder
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print progress on stderr even where that is not a terminal
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) progress: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Answer a prompt, or chat on a terminal
+    Run(verbs::run::Arguments),
+    /// Turn texts into vectors
+    Embed(verbs::embed::Arguments),
+    /// Print the exact bytes a model would take, by part, and whether they fit
+    Plan(verbs::plan::Arguments),
+    /// Describe a model file
+    Show(verbs::show::Arguments),
+    /// Write a model file with random weights in a real architecture and size
+    Synth(verbs::synth::Arguments),
+    /// Say what this machine offers and what is misconfigured
+    Doctor(verbs::doctor::Arguments),
+    /// Print every setting, its value and where that came from
+    Config(verbs::config::Arguments),
+    /// Print a completion script for a shell
+    Completions(verbs::completions::Arguments),
+    /// Print the version
+    Version(verbs::version::Arguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,20 @@
+//! Settings: declared once in [`table`], given on the command line, in the environment or in a
+//! file, resolved once into [`Settings`] and handed down from there.
+//!
+//! - `table`: every setting with its key, default, reader and help.
+//! - `value`: what a setting's value may be and how it is read.
+//! - `flags`: the settings that a verb takes as flags.
+//! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
+//! - `resolve`: flag over environment over file over default.
+//! - `suggest`: what a mistyped name may have meant.
+
+mod file;
+pub(crate) mod flags;
+mod resolve;
+mod suggest;
+pub(crate) mod table;
+pub(crate) mod value;
+
+pub(crate) use flags::{SettingFlags, TakesSettings};
+pub(crate) use resolve::{ConfigError, Origin, Settings, Surroundings};
+pub(crate) use suggest::nearest;

@@ -1,0 +1,188 @@
+//! Every setting, declared once. Flags, environment variables, file keys, defaults, `--help` and
+//! `bursar config` all come from this table.
+
+use super::value::{self, Invalid, Value};
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Its name in a file: `kv.dtype`.
+    pub(crate) key: &'static str,
+    /// Its flag without the dashes: `kv-dtype`.
+    pub(crate) flag: &'static str,
+    /// Its environment variable: `BURSAR_KV_DTYPE`.
+    pub(crate) env: &'static str,
+    /// What stands for its value in help texts.
+    pub(crate) placeholder: &'static str,
+    /// What holds when it is not given.
+    pub(crate) default: Fallback,
+    /// Reads its value.
+    pub(crate) read: fn(&str) -> Result<Value, Invalid>,
+    /// What it is, for `--help`.
+    pub(crate) help: &'static str,
+}
+
+/// What holds when a setting is not given.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Fallback {
+    /// This value.
+    Value(&'static str),
+    /// Something found out at run time, in words.
+    Derived(&'static str),
+}
+
+/// Most bytes that the whole process may have resident.
+pub(crate) static MEMORY: Setting = Setting {
+    key: "memory",
+    flag: "memory",
+    env: "BURSAR_MEMORY",
+    placeholder: "SIZE",
+    default: Fallback::Derived("what the control group and the machine leave this process"),
+    read: value::memory,
+    help: "Most memory the whole process may use: 512MiB, 2GiB, 1GB, bytes, or a share such as 80%",
+};
+
+/// Longest one sequence may become.
+pub(crate) static CONTEXT: Setting = Setting {
+    key: "context",
+    flag: "context",
+    env: "BURSAR_CONTEXT",
+    placeholder: "TOKENS",
+    default: Fallback::Derived("what the model and the memory allow, 4096 at most"),
+    read: value::tokens,
+    help: "Longest one sequence, prompt and answer together, may become, in tokens",
+};
+
+/// Sequences that run at once.
+pub(crate) static PARALLEL: Setting = Setting {
+    key: "parallel",
+    flag: "parallel",
+    env: "BURSAR_PARALLEL",
+    placeholder: "N",
+    default: Fallback::Value("1"),
+    read: value::sequences,
+    help: "Sequences that run at once",
+};
+
+/// Most tokens in one pass.
+pub(crate) static BATCH_TOKENS: Setting = Setting {
+    key: "batch_tokens",
+    flag: "batch-tokens",
+    env: "BURSAR_BATCH_TOKENS",
+    placeholder: "TOKENS",
+    default: Fallback::Derived("512, or the longest text to embed"),
+    read: value::tokens,
+    help: "Most tokens in one pass through the model; more is faster and takes more memory",
+};
+
+/// How keys and values are stored.
+pub(crate) static KV_DTYPE: Setting = Setting {
+    key: "kv.dtype",
+    flag: "kv-dtype",
+    env: "BURSAR_KV_DTYPE",
+    placeholder: "TYPE",
+    default: Fallback::Value("f16"),
+    read: value::kv_dtype,
+    help: "How keys and values are stored: f32, f16 or bf16",
+};
+
+/// Bytes for keys and values.
+pub(crate) static KV_MEMORY: Setting = Setting {
+    key: "kv.memory",
+    flag: "kv-memory",
+    env: "BURSAR_KV_MEMORY",
+    placeholder: "SIZE",
+    default: Fallback::Derived("parallel x context"),
+    read: value::memory,
+    help: "Memory for keys and values; a share is of the whole budget",
+};
+
+/// Tokens in one block of keys and values.
+pub(crate) static KV_BLOCK_TOKENS: Setting = Setting {
+    key: "kv.block_tokens",
+    flag: "kv-block-tokens",
+    env: "BURSAR_KV_BLOCK_TOKENS",
+    placeholder: "TOKENS",
+    default: Fallback::Value("16"),
+    read: value::block_tokens,
+    help: "Tokens in one block of keys and values, a multiple of 16",
+};
+
+/// Threads that compute.
+pub(crate) static THREADS: Setting = Setting {
+    key: "threads",
+    flag: "threads",
+    env: "BURSAR_THREADS",
+    placeholder: "N",
+    default: Fallback::Derived("one for each core this process may use"),
+    read: value::threads,
+    help: "Threads that compute",
+};
+
+/// Which vector instructions to use.
+pub(crate) static ISA: Setting = Setting {
+    key: "isa",
+    flag: "isa",
+    env: "BURSAR_ISA",
+    placeholder: "NAME",
+    default: Fallback::Derived("the best that this machine has"),
+    read: value::isa,
+    help: "Vector instructions to use: scalar, avx2 or avx512",
+};
+
+/// Where model names are looked up.
+pub(crate) static MODELS_DIR: Setting = Setting {
+    key: "models.dir",
+    flag: "models-dir",
+    env: "BURSAR_MODELS_DIR",
+    placeholder: "DIR",
+    default: Fallback::Derived("bursar/models in the user's data folder"),
+    read: value::path,
+    help: "Folder in which a MODEL that is not a path is looked up",
+};
+
+/// All settings, in the order in which they are printed.
+pub(crate) static TABLE: [&Setting; 10] = [
+    &MEMORY,
+    &CONTEXT,
+    &PARALLEL,
+    &BATCH_TOKENS,
+    &KV_DTYPE,
+    &KV_MEMORY,
+    &KV_BLOCK_TOKENS,
+    &THREADS,
+    &ISA,
+    &MODELS_DIR,
+];
+
+/// The setting of a file key.
+pub(crate) fn by_key(key: &str) -> Option<&'static Setting> {
+    TABLE.into_iter().find(|setting| setting.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flag_and_variable_follow_from_the_key() {
+        for setting in TABLE {
+            let flag = setting.key.replace(['.', '_'], "-");
+            assert_eq!(setting.flag, flag);
+            let env = format!("BURSAR_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(setting.env, env);
+        }
+    }
+
+    #[test]
+    fn default_values_can_be_read() {
+        for setting in TABLE {
+            if let Fallback::Value(text) = setting.default {
+                assert_eq!(
+                    (setting.read)(text).map(|value| value.to_string()),
+                    Ok(text.into())
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a setting's value may be, and how it is read from text.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bursar_kernels::isa::Isa;
+use bursar_kernels::kv_view::KvDtype;
+use bursar_memory::{Bytes, MemorySpec};
+
+/// A value that has been read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    /// A size, or a share of what this process may use.
+    Memory(MemorySpec),
+    /// A count of tokens, sequences or threads.
+    Count(usize),
+    /// How keys and values are stored.
+    KvDtype(KvDtype),
+    /// Which vector instructions to use.
+    Isa(Isa),
+    /// A folder or file.
+    Path(PathBuf),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Memory(spec) => spec.fmt(f),
+            Value::Count(count) => count.fmt(f),
+            Value::KvDtype(dtype) => f.write_str(dtype.name()),
+            Value::Isa(isa) => isa.fmt(f),
+            Value::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Value {
+    /// As JSON: bytes and counts as numbers, everything else as text.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Memory(MemorySpec::Bytes(bytes)) => bytes.get().into(),
+            Value::Count(count) => (*count).into(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// Why a text is not a value of its setting, and what would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// What to write instead.
+    pub(crate) remedy: String,
+}
+
+impl Invalid {
+    fn new(why: impl Into<String>, remedy: impl Into<String>) -> Invalid {
+        Invalid {
+            why: why.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// Reads a budget: a size of at least one page, or a share.
+pub(crate) fn memory(text: &str) -> Result<Value, Invalid> {
+    let remedy = "write a size such as 512MiB, 2GiB or 1GB, or a share such as 80%";
+    match text.parse::<MemorySpec>() {
+        Ok(MemorySpec::Bytes(bytes)) if bytes < Bytes::kib(4) => {
+            let why = format!("{} is less than one page of memory", bytes);
+            Err(Invalid::new(why, remedy))
+        }
+        Ok(spec) => Ok(Value::Memory(spec)),
+        Err(error) => Err(Invalid::new(error.to_string(), remedy)),
+    }
+}
+
+/// Reads a count of tokens: 1 to 2^24.
+pub(crate) fn tokens(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 1 << 24, 1)
+}
+
+/// Reads a count of sequences: 1 to 4,096.
+pub(crate) fn sequences(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 4096, 1)
+}
+
+/// Reads a count of threads: 1 to 1,024.
+pub(crate) fn threads(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 1024, 1)
+}
+
+/// Reads the tokens of a block: a multiple of 16, the tile that attention reads.
+pub(crate) fn block_tokens(text: &str) -> Result<Value, Invalid> {
+    count(text, 16, 1024, 16)
+}
+
+fn count(text: &str, least: usize, most: usize, unit: usize) -> Result<Value, Invalid> {
+    let remedy = match unit {
+        1 => format!("write a whole number from {least} to {most}"),
+        _ => format!("write a multiple of {unit} from {least} to {most}"),
+    };
+    match text.trim().parse::<usize>() {
+        Ok(count) if count < least => Err(Invalid::new(
+            format!("{count} is less than {least}"),
+            remedy,
+        )),
+        Ok(count) if count > most => {
+            Err(Invalid::new(format!("{count} is more than {most}"), remedy))
+        }
+        Ok(count) if !count.is_multiple_of(unit) => Err(Invalid::new(
+            format!("{count} is not a multiple of {unit}"),
+            remedy,
+        )),
+        Ok(count) => Ok(Value::Count(count)),
+        Err(_) => Err(Invalid::new(
+            "it is not a whole number in that range",
+            remedy,
+        )),
+    }
+}
+
+/// Reads how keys and values are stored.
+pub(crate) fn kv_dtype(text: &str) -> Result<Value, Invalid> {
+    let all = [KvDtype::F32, KvDtype::F16, KvDtype::BF16];
+    let typed = text.trim().to_ascii_lowercase();
+    all.into_iter()
+        .find(|dtype| dtype.name() == typed)
+        .map(Value::KvDtype)
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|dtype| dtype.name()).collect();
+            Invalid::new(
+                "it is not a type that keys and values can be stored in",
+                format!("write one of {}", names.join(", ")),
+            )
+        })
+}
+
+/// Reads which vector instructions to use: one of those that this machine has.
+pub(crate) fn isa(text: &str) -> Result<Value, Invalid> {
+    let typed = text.trim().to_ascii_lowercase();
+    Isa::from_name(&typed).map(Value::Isa).ok_or_else(|| {
+        let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+        Invalid::new(
+            "this machine has no such vector instructions, or they have no kernels here",
+            format!(
+                "write one of {} (bursar doctor says what there is)",
+                names.join(", ")
+            ),
+        )
+    })
+}
+
+/// Reads a path.
+pub(crate) fn path(text: &str) -> Result<Value, Invalid> {
+    if text.is_empty() {
+        return Err(Invalid::new("it is empty", "write a path"));
+    }
+    Ok(Value::Path(PathBuf::from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(read: fn(&str) -> Result<Value, Invalid>, text: &str, why: &str, remedy: &str) {
+        let invalid = read(text).expect_err(text);
+        assert!(invalid.why.contains(why), "{text}: {invalid:?}");
+        assert!(invalid.remedy.contains(remedy), "{text}: {invalid:?}");
+    }
+
+    #[test]
+    fn values_are_read() {
+        assert_eq!(
+            memory("2GiB"),
+            Ok(Value::Memory(MemorySpec::Bytes(Bytes::gib(2))))
+        );
+        assert_eq!(memory("80%"), Ok(Value::Memory(MemorySpec::Percent(80.0))));
+        assert_eq!(tokens(" 4096 "), Ok(Value::Count(4096)));
+        assert_eq!(block_tokens("32"), Ok(Value::Count(32)));
+        assert_eq!(kv_dtype("BF16"), Ok(Value::KvDtype(KvDtype::BF16)));
+        assert_eq!(isa("scalar"), Ok(Value::Isa(Isa::scalar())));
+        assert_eq!(path("models"), Ok(Value::Path("models".into())));
+    }
+
+    #[test]
+    fn impossible_values_say_why_and_what_is_possible() {
+        refused(memory, "lots", "not a size", "512MiB");
+        refused(memory, "0", "less than one page", "80%");
+        refused(memory, "101%", "101%", "80%");
+        refused(tokens, "0", "less than 1", "from 1 to 16777216");
+        refused(tokens, "-3", "not a whole number", "from 1");
+        refused(sequences, "5000", "more than 4096", "from 1 to 4096");
+        refused(block_tokens, "24", "not a multiple of 16", "multiple of 16");
+        refused(kv_dtype, "f8", "stored in", "f32, f16, bf16");
+        refused(isa, "neon9000", "no such vector", "scalar");
+        refused(path, "", "empty", "path");
+    }
+}

@@ -1,0 +1,165 @@
+//! How a verb ends when it does not succeed: words for a person, and an exit code for a script.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use bursar_engine::EngineError;
+use bursar_files::FileError;
+
+use crate::config::ConfigError;
+
+/// What an exit code says.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// 1: something went wrong.
+    Failed,
+    /// 2: what was typed or configured cannot be done.
+    Usage,
+    /// 3: the memory budget does not hold it.
+    DoesNotFit,
+    /// 0: whoever read the output has seen enough.
+    ReaderGone,
+}
+
+/// Why a verb did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    help: Vec<String>,
+}
+
+impl Failure {
+    fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure {
+            kind,
+            message: message.into(),
+            help: Vec::new(),
+        }
+    }
+
+    /// Something went wrong.
+    pub(crate) fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Failed, message)
+    }
+
+    /// What was typed cannot be done.
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Usage, message)
+    }
+
+    /// The budget does not hold it.
+    pub(crate) fn does_not_fit(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::DoesNotFit, message)
+    }
+
+    /// Reading or writing a file failed: what was done, to which file.
+    pub(crate) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Failure {
+        Failure::failed(format!("cannot {doing} {}: {error}", path.display()))
+    }
+
+    /// Writing to stdout failed. A reader that went away (`bursar show | head`) is no failure.
+    pub(crate) fn stdout(error: &std::io::Error) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::new(Kind::ReaderGone, ""),
+            _ => Failure::failed(format!("cannot write to stdout: {error}")),
+        }
+    }
+
+    /// Adds something that can be done about it.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Failure {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Adds several things of which any would do.
+    pub(crate) fn helps<'a>(mut self, help: impl IntoIterator<Item = &'a String>) -> Failure {
+        self.help.extend(help.into_iter().cloned());
+        self
+    }
+
+    /// Prints it to stderr and gives the exit code.
+    pub(crate) fn print(&self) -> ExitCode {
+        let code = match self.kind {
+            Kind::ReaderGone => return ExitCode::SUCCESS,
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::DoesNotFit => 3,
+        };
+        eprintln!("error: {}", self.message);
+        for help in &self.help {
+            eprintln!("help: {help}");
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// Prints what clap has to say about the arguments: help on stdout, refusals on stderr.
+pub(crate) fn print_usage(refusal: &clap::Error) -> ExitCode {
+    // Where the text cannot be written, the code still says what happened.
+    let _ = refusal.print();
+    ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(2))
+}
+
+/// An error and what caused it, in one line; a cause that the error already quotes is left out.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::usage(with_causes(&error)).help(error.remedy())
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Failure {
+        let kind = match &error {
+            FileError::UnknownName { .. } => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        Failure::new(kind, with_causes(&error))
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let kind = match &error {
+            error if error.does_not_fit() => Kind::DoesNotFit,
+            EngineError::Setting { .. } | EngineError::PromptName { .. } => Kind::Usage,
+            EngineError::Sampling(_) => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        Failure::new(kind, with_causes(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {0}")]
+    struct Quoting(#[source] std::io::Error);
+
+    #[test]
+    fn causes_are_told_once() {
+        let io = || std::io::Error::other("disk on fire");
+        assert_eq!(with_causes(&Outer(io())), "outer: disk on fire");
+        assert_eq!(with_causes(&Quoting(io())), "outer: disk on fire");
+    }
+}

@@ -1,0 +1,150 @@
+//! Which model is meant: a path, or a name in the models folder.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Settings, Surroundings};
+use crate::failure::Failure;
+
+/// The file or folder of the model called `given`.
+pub(crate) fn find(
+    given: &Path,
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Result<PathBuf, Failure> {
+    if let Some(path) = lookup(given, settings, surroundings) {
+        return Ok(path);
+    }
+    let mut failure = Failure::failed(format!("there is no model {}", given.display()))
+        .help("give a .gguf file, or a folder with config.json and .safetensors files");
+    if let Some(folder) = settings.models_dir(surroundings) {
+        let names = names_in(&folder);
+        let there = match names.is_empty() {
+            true => "none yet".to_owned(),
+            false => names.join(", "),
+        };
+        failure = failure.help(format!(
+            "or a name in {} (there: {there})",
+            folder.display()
+        ));
+    }
+    Err(failure)
+}
+
+/// The path that `given` names, if there is one: itself, or a file or folder of that name (with or
+/// without `.gguf`) in the models folder.
+pub(crate) fn lookup(
+    given: &Path,
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Option<PathBuf> {
+    if given.exists() {
+        return Some(given.to_owned());
+    }
+    // A name is one part of a path and no way out of the folder.
+    let mut parts = given.components();
+    let (Some(std::path::Component::Normal(name)), None) = (parts.next(), parts.next()) else {
+        return None;
+    };
+    let folder = settings.models_dir(surroundings)?;
+    let mut with_suffix = name.to_owned();
+    with_suffix.push(".gguf");
+    [folder.join(name), folder.join(with_suffix)]
+        .into_iter()
+        .find(|path| path.exists())
+}
+
+/// Whether what lies at `path` is a model rather than any other file: by its name, by the magic
+/// number of GGUF, or by what a folder holds.
+pub(crate) fn is_model(path: &Path) -> bool {
+    if path.is_dir() {
+        return path.join("config.json").is_file() || !names_in(path).is_empty();
+    }
+    let mut magic = [0; 4];
+    let mut read = || fs::File::open(path)?.read_exact(&mut magic);
+    has_model_suffix(path) || (path.is_file() && read().is_ok() && magic == *b"GGUF")
+}
+
+/// Whether a text that names no existing model was still meant as one.
+pub(crate) fn is_meant_as_model(text: &str) -> bool {
+    has_model_suffix(Path::new(text)) && !text.contains(char::is_whitespace)
+}
+
+fn has_model_suffix(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    [".gguf", ".safetensors", ".safetensors.index.json"]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
+}
+
+/// The models in a folder, by the names under which [`lookup`] finds them.
+fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_str()?.to_owned();
+        match name.strip_suffix(".gguf") {
+            Some(stem) => Some(stem.to_owned()),
+            None => path.join("config.json").is_file().then_some(name),
+        }
+    };
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::table;
+
+    #[test]
+    fn names_are_looked_up_in_the_models_folder() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, "GGUF").expect("a file");
+        };
+        write("small.gguf");
+        write("other/config.json");
+        write("notes.txt");
+        let given = [(
+            &table::MODELS_DIR,
+            folder.path().to_string_lossy().into_owned(),
+        )];
+        let surroundings = Surroundings::default();
+        let settings = Settings::resolve(&given, None, &surroundings).expect("settings");
+        let find = |name: &str| find(Path::new(name), &settings, &surroundings);
+        assert_eq!(
+            find("small").expect("found"),
+            folder.path().join("small.gguf")
+        );
+        assert_eq!(
+            find("small.gguf").expect("found"),
+            folder.path().join("small.gguf")
+        );
+        assert_eq!(find("other").expect("found"), folder.path().join("other"));
+        let failure = format!("{:?}", find("large").expect_err("missing"));
+        assert!(failure.contains("other, small"), "{failure}");
+        assert!(find("../small").is_err());
+        assert!(is_model(&folder.path().join("small.gguf")));
+        assert!(is_model(&folder.path().join("other")));
+        assert!(is_model(folder.path()));
+        assert!(
+            is_model(&folder.path().join("notes.txt")),
+            "the magic number decides"
+        );
+    }
+
+    #[test]
+    fn prompts_are_not_taken_for_models() {
+        assert!(is_meant_as_model("models/qwen.gguf"));
+        assert!(is_meant_as_model("model.safetensors"));
+        assert!(!is_meant_as_model("What is a .gguf"));
+        assert!(!is_meant_as_model("hello"));
+    }
+}

@@ -1,0 +1,124 @@
+//! What `run`, `embed` and `plan` do alike: everything up to the point where weights would be read.
+
+use bursar_engine::{MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary};
+use bursar_files::ModelFile;
+use bursar_memory::budget::Budget;
+use bursar_memory::{Bytes, counting};
+
+use crate::budget;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::output::{Align, Table, grouped};
+
+/// A model that has been planned.
+pub(crate) struct Prepared {
+    /// Its file.
+    pub(crate) file: ModelFile,
+    /// Its tokenizer, chat template and end tokens.
+    pub(crate) vocabulary: Vocabulary,
+    /// Its bytes.
+    pub(crate) plan: MemoryPlan,
+    /// The budget they were planned for.
+    pub(crate) budget: Budget,
+}
+
+/// Plans a model for a purpose.
+pub(crate) fn prepare(
+    file: ModelFile,
+    purpose: Purpose,
+    settings: &Settings,
+) -> Result<Prepared, Failure> {
+    let budget = budget::of_process(settings)?;
+    let vocabulary = Vocabulary::open(&file)?;
+    // What building the tokenizer has freed goes back first, so that the process is measured as
+    // it will be.
+    counting::purge();
+    let threads = settings.threads();
+    let base = ProcessBase::measure()?.with_threads(threads);
+    let request = PlanRequest {
+        purpose,
+        context: settings.context(),
+        parallel: settings.parallel(),
+        batch_tokens: settings.batch_tokens(),
+        kv_dtype: settings.kv_dtype(),
+        kv_block_tokens: settings.kv_block_tokens(),
+        kv_memory: settings.kv_memory(budget.bytes),
+        threads,
+        dequantize: false,
+    };
+    let plan = MemoryPlan::new(&file, &vocabulary, base, &request, budget.bytes)?;
+    Ok(Prepared {
+        file,
+        vocabulary,
+        plan,
+        budget,
+    })
+}
+
+impl Prepared {
+    /// Refuses a plan that does not fit, with all its parts on stderr.
+    pub(crate) fn require_fit(&self) -> Result<(), Failure> {
+        if self.plan.fits() {
+            return Ok(());
+        }
+        eprintln!("{}", parts(&self.plan));
+        Err(self.does_not_fit())
+    }
+
+    /// The failure of a plan that does not fit.
+    pub(crate) fn does_not_fit(&self) -> Failure {
+        let (total, budget) = (self.plan.total(), &self.budget);
+        let short = total.saturating_sub(budget.bytes);
+        Failure::does_not_fit(format!(
+            "{} needs {total}, which is {short} more than the budget of {} ({})",
+            self.file.config().name,
+            budget.bytes,
+            budget.source
+        ))
+        .helps(self.plan.remedies())
+    }
+}
+
+/// The parts of a plan with their sum, bytes exact and readable.
+pub(crate) fn parts(plan: &MemoryPlan) -> Table {
+    let mut table = Table::new(&[
+        ("PART", Align::Left),
+        ("BYTES", Align::Right),
+        ("", Align::Right),
+        ("", Align::Left),
+    ]);
+    let mut row = |name: &str, bytes: Bytes, note: &str| {
+        table.row([
+            name.into(),
+            grouped(bytes.get()),
+            bytes.to_string(),
+            note.into(),
+        ]);
+    };
+    for part in plan.parts() {
+        row(part.name, part.bytes, &part.note);
+    }
+    row("total", plan.total(), "");
+    row("budget", plan.budget(), "");
+    table
+}
+
+/// What a model is for when nobody says: embedding if it is made for that.
+pub(crate) fn purpose(file: &ModelFile) -> Purpose {
+    match &file.config().embedding {
+        Some(_) => Purpose::Embed,
+        None => Purpose::Generate,
+    }
+}
+
+/// Refuses to generate with a model that cannot.
+pub(crate) fn require_generates(file: &ModelFile) -> Result<(), Failure> {
+    if file.config().generates {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{} only makes vectors, it generates no text",
+        file.config().name
+    ))
+    .help("use it with bursar embed"))
+}

@@ -1,0 +1,184 @@
+//! Progress on stderr: a moving bar on a terminal, a line now and then where `--progress` asks for
+//! it elsewhere, nothing otherwise.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use bursar_memory::Bytes;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a bar is drawn again, per second.
+const DRAWS_PER_SECOND: u8 = 8;
+/// How often a line is printed where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether and how progress is shown.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Progress {
+    /// Not at all.
+    Off,
+    /// A bar that is drawn over.
+    Bar,
+    /// A line every second.
+    Lines,
+}
+
+/// What is counted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes of a file.
+    Bytes,
+    /// Texts of an input.
+    Texts,
+}
+
+impl Progress {
+    /// Shown on a terminal, or anywhere if `forced`.
+    pub(crate) fn new(forced: bool) -> Progress {
+        match (std::io::stderr().is_terminal(), forced) {
+            (true, _) => Progress::Bar,
+            (false, true) => Progress::Lines,
+            (false, false) => Progress::Off,
+        }
+    }
+
+    /// Starts counting to `total`.
+    pub(crate) fn meter(self, label: &str, unit: Unit, total: u64) -> Meter {
+        let bar = matches!(self, Progress::Bar).then(|| {
+            let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
+            let bar = ProgressBar::with_draw_target(Some(total), target);
+            let counts = match unit {
+                Unit::Bytes => "{bytes} of {total_bytes}",
+                Unit::Texts => "{pos} of {len} texts",
+            };
+            let template = format!("{{prefix}} {{bar:24}} {counts} {{msg}}");
+            // The template is ours; were it wrong, the plain bar would do.
+            if let Ok(style) = ProgressStyle::with_template(&template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(label.to_owned());
+            bar
+        });
+        let now = Instant::now();
+        Meter {
+            progress: self,
+            label: label.to_owned(),
+            unit,
+            total,
+            begun: now,
+            begun_at: None,
+            shown: now,
+            done: 0,
+            bar,
+        }
+    }
+}
+
+/// One thing that is counted.
+pub(crate) struct Meter {
+    progress: Progress,
+    label: String,
+    unit: Unit,
+    total: u64,
+    begun: Instant,
+    /// What was already done when counting began: a resumed run's rate is that of this run.
+    begun_at: Option<u64>,
+    shown: Instant,
+    done: u64,
+    bar: Option<ProgressBar>,
+}
+
+impl Meter {
+    /// Says how much is done; `note` makes further figures, only when they are going to be shown.
+    pub(crate) fn set(&mut self, done: u64, note: impl FnOnce() -> String) {
+        self.done = done;
+        let begun_at = *self.begun_at.get_or_insert(done);
+        let now = Instant::now();
+        match (self.progress, &self.bar) {
+            (Progress::Off, _) => {}
+            (Progress::Bar, Some(bar)) => {
+                let interval = Duration::from_secs(1) / u32::from(DRAWS_PER_SECOND);
+                if now - self.shown >= interval || done >= self.total {
+                    self.shown = now;
+                    bar.set_message(self.message(now, begun_at, &note()));
+                }
+                bar.set_position(done);
+            }
+            _ => {
+                if now - self.shown >= LINE_INTERVAL || done >= self.total {
+                    self.shown = now;
+                    let message = self.message(now, begun_at, &note());
+                    eprintln!(
+                        "{} {} of {} {message}",
+                        self.label,
+                        self.count(done),
+                        self.count(self.total)
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn count(&self, count: u64) -> String {
+        match self.unit {
+            Unit::Bytes => Bytes(count).to_string(),
+            Unit::Texts => format!("{count} texts"),
+        }
+    }
+
+    /// Rate, further figures, and the time left at that rate.
+    fn message(&self, now: Instant, begun_at: u64, note: &str) -> String {
+        let seconds = (now - self.begun).as_secs_f64().max(1e-9);
+        let rate = self.done.saturating_sub(begun_at) as f64 / seconds;
+        let mut parts = vec![match self.unit {
+            // Saturates: a rate is no exact count.
+            Unit::Bytes => format!("{}/s", Bytes(rate as u64)),
+            Unit::Texts => format!("{rate:.1} texts/s"),
+        }];
+        if !note.is_empty() {
+            parts.push(note.to_owned());
+        }
+        let left = self.total.saturating_sub(self.done);
+        if rate > 0.0 && left > 0 {
+            parts.push(format!("{} left", duration(left as f64 / rate)));
+        }
+        format!("({})", parts.join(", "))
+    }
+}
+
+/// Seconds in words: `7 s`, `3 min 20 s`, `2 h 05 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.round().clamp(0.0, 1e9) as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let shown = [0.4, 59.6, 200.0, 7505.0, f64::INFINITY].map(duration);
+        assert_eq!(
+            shown,
+            [
+                "0 s",
+                "1 min 00 s",
+                "3 min 20 s",
+                "2 h 05 min",
+                "277777 h 46 min"
+            ]
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! One file per verb, and what is handed to each of them.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod embed;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod synth;
+pub(crate) mod version;
+
+use std::path::PathBuf;
+
+use crate::config::{SettingFlags, Settings, Surroundings, TakesSettings};
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// What every verb gets beside its own arguments.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The configuration file given with `--config`.
+    pub(crate) config: Option<PathBuf>,
+    /// Whether progress is shown.
+    pub(crate) progress: Progress,
+    /// Environment and current folder.
+    pub(crate) surroundings: Surroundings,
+}
+
+impl Shared {
+    /// Decides all settings: the verb's flags first, then environment, file and defaults.
+    pub(crate) fn settings<T: TakesSettings>(
+        &self,
+        flags: &SettingFlags<T>,
+    ) -> Result<Settings, Failure> {
+        Ok(Settings::resolve(
+            flags.given(),
+            self.config.as_deref(),
+            &self.surroundings,
+        )?)
+    }
+}

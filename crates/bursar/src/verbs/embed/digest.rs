@@ -1,0 +1,61 @@
+//! What decides the rows of a run, in a few bytes: two runs with equal digests make equal rows.
+
+use bursar_files::ModelFile;
+
+use super::input::Census;
+use super::rows::Format;
+use super::sink::State;
+use crate::failure::Failure;
+
+/// Raise it when rows would come out differently for the same digests.
+const VERSION: u32 = 1;
+/// Bytes read of each tensor. Checkpoints of one architecture differ in every tensor, so the
+/// beginning of each tells them apart without reading gigabytes.
+const TENSOR_BYTES: u64 = 4096;
+
+/// Everything besides model and texts.
+pub(super) struct Decides<'a> {
+    /// What goes before each text.
+    pub(super) prefix: &'a str,
+    /// Values of each vector.
+    pub(super) dimensions: usize,
+    /// Longest text in tokens.
+    pub(super) context: usize,
+    /// How rows are written.
+    pub(super) format: Format,
+}
+
+/// The digests of a run.
+pub(super) fn state(
+    file: &ModelFile,
+    census: &Census,
+    decides: &Decides<'_>,
+) -> Result<State, Failure> {
+    let Decides {
+        prefix,
+        dimensions,
+        context,
+        format,
+    } = decides;
+    let options = format!("{dimensions} {context} {format:?} {prefix}");
+    Ok(State {
+        version: VERSION,
+        model: model(file)?,
+        input: census.digest.to_hex().to_string(),
+        options: blake3::hash(options.as_bytes()).to_hex().to_string(),
+    })
+}
+
+fn model(file: &ModelFile) -> Result<String, Failure> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{:?}", file.config()).as_bytes());
+    let mut buffer = Vec::new();
+    for (_, tensor) in file.used() {
+        hasher.update(format!("{} {}", tensor.name, tensor.shape()).as_bytes());
+        // At most TENSOR_BYTES, so it fits any usize.
+        buffer.resize(tensor.bytes.min(TENSOR_BYTES) as usize, 0);
+        file.read_at(tensor, 0, &mut buffer)?;
+        hasher.update(&buffer);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

@@ -1,0 +1,174 @@
+//! `bursar plan MODEL`: the exact bytes a model would take, by part, before any weight is read.
+
+use std::path::{Path, PathBuf};
+
+use bursar_engine::Purpose;
+use bursar_files::ModelFile;
+use bursar_files::synth::Preset;
+use clap::{Args, ValueEnum};
+use serde_json::{Value as Json, json};
+
+use crate::config::table::{self, Setting};
+use crate::config::{SettingFlags, Settings, TakesSettings};
+use crate::failure::Failure;
+use crate::model;
+use crate::output::Out;
+use crate::prepare::{self, Prepared};
+use crate::verbs::Shared;
+
+/// What can be given.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A model: a file, a folder, a name in the models folder, or an architecture such as
+    /// qwen3-0.6b or nomic-embed-code:q5_k_s
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// What for; by default embedding if the model is made for it
+    #[arg(long, value_name = "PURPOSE")]
+    purpose: Option<For>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: SettingFlags<Takes>,
+}
+
+/// What a model is planned for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum For {
+    /// Text from prompts
+    Generate,
+    /// Vectors from texts
+    Embed,
+}
+
+/// Everything that changes a plan.
+#[derive(Debug)]
+pub(crate) struct Takes;
+
+impl TakesSettings for Takes {
+    const SETTINGS: &'static [&'static Setting] = &[
+        &table::MEMORY,
+        &table::CONTEXT,
+        &table::PARALLEL,
+        &table::BATCH_TOKENS,
+        &table::KV_DTYPE,
+        &table::KV_MEMORY,
+        &table::KV_BLOCK_TOKENS,
+        &table::THREADS,
+        &table::MODELS_DIR,
+    ];
+}
+
+/// Prints the plan; exit code 3 if it does not fit.
+pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
+    let settings = shared.settings(&arguments.settings)?;
+    let file = open(&arguments.model, &settings, shared)?;
+    let purpose = match arguments.purpose {
+        Some(For::Generate) => Purpose::Generate,
+        Some(For::Embed) => Purpose::Embed,
+        None => prepare::purpose(&file),
+    };
+    if purpose == Purpose::Generate {
+        prepare::require_generates(&file)?;
+    }
+    let prepared = prepare::prepare(file, purpose, &settings)?;
+    let mut out = Out::new();
+    if arguments.json {
+        out.json(&as_json(&prepared))?;
+    } else {
+        print(&prepared, &mut out)?;
+    }
+    out.flush()?;
+    if prepared.plan.fits() {
+        Ok(())
+    } else {
+        Err(prepared.does_not_fit())
+    }
+}
+
+/// The model's file; of an architecture, the header that its file would have.
+fn open(given: &Path, settings: &Settings, shared: &Shared) -> Result<ModelFile, Failure> {
+    if let Some(path) = model::lookup(given, settings, &shared.surroundings) {
+        return Ok(ModelFile::open(&path)?);
+    }
+    let text = given.to_string_lossy();
+    if model::is_meant_as_model(&text) || given.components().count() > 1 {
+        // Says that there is no such file.
+        model::find(given, settings, &shared.surroundings)?;
+    }
+    let preset = Preset::parse(&text).map_err(|error| {
+        Failure::from(error).help("or give a .gguf file, or a folder with .safetensors files")
+    })?;
+    Ok(ModelFile::from_preset(&preset)?)
+}
+
+fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Generate => "generate",
+        Purpose::Embed => "embed",
+    }
+}
+
+fn print(prepared: &Prepared, out: &mut Out) -> Result<(), Failure> {
+    let (plan, config) = (&prepared.plan, prepared.file.config());
+    out.line(format_args!(
+        "{} ({}, {} in its file), to {}",
+        config.name,
+        config.arch.name(),
+        bursar_memory::Bytes(prepared.file.file_bytes()),
+        purpose_name(plan.request().purpose)
+    ))?;
+    let kv = match plan.kv() {
+        Some(_) => format!(
+            ", {} at once, keys and values in {}",
+            plan.parallel(),
+            plan.request().kv_dtype.name()
+        ),
+        None => String::new(),
+    };
+    out.line(format_args!(
+        "context {}{kv}, {} tokens per batch, {} threads\n",
+        plan.context(),
+        plan.batch_tokens(),
+        plan.request().threads
+    ))?;
+    out.line(prepare::parts(plan))?;
+    if plan.fits() {
+        let left = plan.budget().saturating_sub(plan.total());
+        let source = &prepared.budget.source;
+        out.line(format_args!(
+            "\nfits: {left} of the budget are left ({source})"
+        ))?;
+    }
+    Ok(())
+}
+
+fn as_json(prepared: &Prepared) -> Json {
+    let (plan, config) = (&prepared.plan, prepared.file.config());
+    let request = plan.request();
+    let parts: Vec<Json> = plan
+        .parts()
+        .iter()
+        .map(|part| json!({ "name": part.name, "bytes": part.bytes.get(), "note": part.note }))
+        .collect();
+    json!({
+        "model": config.name,
+        "path": prepared.file.path().to_string_lossy(),
+        "architecture": config.arch.name(),
+        "file_bytes": prepared.file.file_bytes(),
+        "purpose": purpose_name(request.purpose),
+        "context": plan.context(),
+        "parallel": plan.parallel(),
+        "batch_tokens": plan.batch_tokens(),
+        "kv_dtype": plan.kv().map(|_| request.kv_dtype.name()),
+        "kv_block_tokens": plan.kv().map(|_| request.kv_block_tokens),
+        "threads": request.threads,
+        "parts": parts,
+        "total_bytes": plan.total().get(),
+        "budget_bytes": plan.budget().get(),
+        "budget_source": prepared.budget.source,
+        "fits": plan.fits(),
+        "remedies": plan.remedies(),
+    })
+}
