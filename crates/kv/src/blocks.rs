@@ -85,7 +85,11 @@ impl Blocks {
     pub fn reserve(&mut self, count: usize) -> Result<(), KvError> {
         if count > self.available() {
             let (free, total) = (self.available(), self.total());
-            return Err(KvError::Exhausted { asked: count, free, total });
+            return Err(KvError::Exhausted {
+                asked: count,
+                free,
+                total,
+            });
         }
         self.reserved += count;
         Ok(())
@@ -96,7 +100,11 @@ impl Blocks {
     /// # Panics
     /// When so many are not promised.
     pub fn unreserve(&mut self, count: usize) {
-        assert!(count <= self.reserved, "{count} of {} promises taken back", self.reserved);
+        assert!(
+            count <= self.reserved,
+            "{count} of {} promises taken back",
+            self.reserved
+        );
         self.reserved -= count;
     }
 
@@ -120,7 +128,10 @@ impl Blocks {
     pub fn share(&mut self, BlockId(block): BlockId) {
         let entry = &mut self.entries[block as usize];
         assert!(entry.references > 0, "block {block} is free");
-        entry.references = entry.references.checked_add(1).expect("fewer holders than u32::MAX");
+        entry.references = entry
+            .references
+            .checked_add(1)
+            .expect("fewer holders than u32::MAX");
     }
 
     /// Lets go of a block once; the last holder frees it.

@@ -42,7 +42,13 @@ impl KvCache {
         // take all of it.
         let memory = Mapping::new(memory, HugePages::Never)?;
         let blocks = u32::try_from(plan.blocks()).expect("a plan counts blocks in u32");
-        Ok(Self { plan, blocks: Blocks::new(blocks), memory, _books: books, written_peak: 0 })
+        Ok(Self {
+            plan,
+            blocks: Blocks::new(blocks),
+            memory,
+            _books: books,
+            written_peak: 0,
+        })
     }
 
     /// Where things lie within a block.
@@ -118,7 +124,11 @@ mod tests {
         let ledger = Ledger::new(Bytes(1 << 24));
         let account = ledger.root().child("kv", Lifetime::Episodic);
         let cache = KvCache::new(plan, &account).expect("fits");
-        assert_eq!(ledger.granted(), plan.bytes(), "the plan is what is charged");
+        assert_eq!(
+            ledger.granted(),
+            plan.bytes(),
+            "the plan is what is charged"
+        );
         (ledger, cache)
     }
 
@@ -133,7 +143,17 @@ mod tests {
         cache.append(&mut a, 1).expect("the last block");
         assert_eq!(cache.report().blocks_used, 4);
         let error = cache.append(&mut b, 16).expect_err("no block is left");
-        assert!(matches!(error, KvError::Exhausted { asked: 1, free: 0, total: 4 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                KvError::Exhausted {
+                    asked: 1,
+                    free: 0,
+                    total: 4
+                }
+            ),
+            "{error}"
+        );
         assert_eq!(b.len(), 17, "a refusal changes nothing");
         assert_eq!(a.lookup(16, 16).map(|(_, within)| within), Some(0));
         assert_eq!(a.lookup(17, 16), None);

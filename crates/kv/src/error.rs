@@ -13,7 +13,9 @@ pub enum KvError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// A size beyond what can be addressed or counted.
-    #[error("the KV cache for {tokens} tokens overflows the address space; lower --context or --parallel")]
+    #[error(
+        "the KV cache for {tokens} tokens overflows the address space; lower --context or --parallel"
+    )]
     TooLarge {
         /// Tokens asked for.
         tokens: usize,
@@ -27,7 +29,9 @@ pub enum KvError {
         block: Bytes,
     },
     /// Not enough free blocks.
-    #[error("{asked} KV blocks asked, {free} of {total} free; wait for a sequence to end, or raise --kv-memory")]
+    #[error(
+        "{asked} KV blocks asked, {free} of {total} free; wait for a sequence to end, or raise --kv-memory"
+    )]
     Exhausted {
         /// Blocks asked for.
         asked: usize,

@@ -19,12 +19,10 @@ impl KvPlan {
     ///
     /// # Errors
     /// When the bytes overflow.
-    pub fn for_context(
-        layout: KvLayout,
-        context: usize,
-        parallel: usize,
-    ) -> Result<Self, KvError> {
-        let blocks = context.div_ceil(layout.block_tokens()).checked_mul(parallel);
+    pub fn for_context(layout: KvLayout, context: usize, parallel: usize) -> Result<Self, KvError> {
+        let blocks = context
+            .div_ceil(layout.block_tokens())
+            .checked_mul(parallel);
         let blocks = blocks.and_then(|n| u32::try_from(n).ok());
         let tokens = context.saturating_mul(parallel);
         let blocks = blocks.ok_or(KvError::TooLarge { tokens })?;
@@ -45,7 +43,10 @@ impl KvPlan {
             }
             blocks -= 1;
         }
-        Err(KvError::TooSmall { given: bytes, block: Bytes(per_block) })
+        Err(KvError::TooSmall {
+            given: bytes,
+            block: Bytes(per_block),
+        })
     }
 
     fn with_blocks(layout: KvLayout, blocks: u32) -> Option<Self> {

@@ -38,7 +38,10 @@ impl BlockTable {
         if position >= self.len {
             return None;
         }
-        Some((BlockId(self.blocks[position / block_tokens]), position % block_tokens))
+        Some((
+            BlockId(self.blocks[position / block_tokens]),
+            position % block_tokens,
+        ))
     }
 
     /// Blocks that `tokens` more tokens need beyond those there are.

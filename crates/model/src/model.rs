@@ -51,7 +51,9 @@ impl ModelPlan {
         let weights = WeightsPlan::new(&architecture.tensors)?;
         let scratch_blocks = match options.purpose {
             Purpose::Generate => 0,
-            Purpose::Embed => options.batch_tokens.div_ceil(architecture.kv.block_tokens()),
+            Purpose::Embed => options
+                .batch_tokens
+                .div_ceil(architecture.kv.block_tokens()),
         };
         let limits = StepLimits {
             tokens: options.batch_tokens,
@@ -59,10 +61,16 @@ impl ModelPlan {
             workers: options.workers,
             scratch_blocks,
         };
-        let arena = ArenaPlan::new(&architecture.program, limits).ok_or_else(|| {
-            ModelError::TooLarge { what: format!("activations of {} tokens", limits.tokens) }
-        })?;
-        Ok(Self { options, architecture, weights, arena })
+        let arena =
+            ArenaPlan::new(&architecture.program, limits).ok_or_else(|| ModelError::TooLarge {
+                what: format!("activations of {} tokens", limits.tokens),
+            })?;
+        Ok(Self {
+            options,
+            architecture,
+            weights,
+            arena,
+        })
     }
 
     /// What it was made for.
@@ -78,7 +86,9 @@ impl ModelPlan {
     /// Bytes of the step arena: activations, or the load's staging buffer where that is larger
     /// (the arena serves as one before the first step).
     pub fn arena_bytes(&self) -> Bytes {
-        charge_of(Bytes(self.arena.bytes().max(self.weights.staging_bytes()) as u64))
+        charge_of(Bytes(
+            self.arena.bytes().max(self.weights.staging_bytes()) as u64
+        ))
     }
 
     /// Bytes of activations alone.
@@ -130,8 +140,12 @@ impl Model {
         workers: &Workers,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, ModelError> {
-        let weights = account.child("weights", Lifetime::Semantic).reserve(plan.weights_bytes())?;
-        let arena = account.child("activations", Lifetime::Procedural).reserve(plan.arena_bytes())?;
+        let weights = account
+            .child("weights", Lifetime::Semantic)
+            .reserve(plan.weights_bytes())?;
+        let arena = account
+            .child("activations", Lifetime::Procedural)
+            .reserve(plan.arena_bytes())?;
         let weights = Mapping::new(weights, HugePages::Advise)?;
         let mut arena = Mapping::new(arena, HugePages::Never)?;
         let weights = Weights::load(
@@ -144,10 +158,18 @@ impl Model {
             progress,
         )?;
         let config = file.config();
-        let factors = plan.architecture.rope_factors.map(|tensor| weights.vector(tensor));
-        let angles = config.rope.as_ref().map(|rope| RopeAngles::new(rope, factors));
-        let blocks = u32::try_from(plan.arena.limits.scratch_blocks)
-            .map_err(|_| ModelError::TooLarge { what: "scratch blocks".into() })?;
+        let factors = plan
+            .architecture
+            .rope_factors
+            .map(|tensor| weights.vector(tensor));
+        let angles = config
+            .rope
+            .as_ref()
+            .map(|rope| RopeAngles::new(rope, factors));
+        let blocks =
+            u32::try_from(plan.arena.limits.scratch_blocks).map_err(|_| ModelError::TooLarge {
+                what: "scratch blocks".into(),
+            })?;
         Ok(Self {
             shape: arch::attention_shape(config),
             norm_eps: config.norm_eps,
@@ -184,8 +206,14 @@ impl Model {
         workers: &Workers,
         emit: &mut dyn FnMut(usize, MatRef<'_>),
     ) {
-        assert!(batch.tokens.len() <= self.plan.arena.limits.tokens, "batch larger than planned");
-        assert!(workers.threads() <= self.plan.arena.limits.workers, "more workers than planned");
+        assert!(
+            batch.tokens.len() <= self.plan.arena.limits.tokens,
+            "batch larger than planned"
+        );
+        assert!(
+            workers.threads() <= self.plan.arena.limits.workers,
+            "more workers than planned"
+        );
         if batch.tokens.is_empty() {
             return;
         }
@@ -200,6 +228,12 @@ impl Model {
             kv: self.plan.architecture.kv,
             norm_eps: self.norm_eps,
         };
-        executor.run(batch, self.arena.as_mut_slice(), cache, &self.scratch_blocks, emit);
+        executor.run(
+            batch,
+            self.arena.as_mut_slice(),
+            cache,
+            &self.scratch_blocks,
+            emit,
+        );
     }
 }

@@ -34,7 +34,12 @@ impl RopeAngles {
         let frequencies = match rope.scaling {
             RopeScaling::None => base,
             RopeScaling::Linear { factor } => base.iter().map(|f| f / f64::from(factor)).collect(),
-            RopeScaling::Llama3 { factor, low, high, original } => {
+            RopeScaling::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => {
                 let scale = Llama3 {
                     factor: f64::from(factor),
                     low: f64::from(low),
@@ -60,7 +65,12 @@ impl RopeAngles {
                 if truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
-                yarn(&base, f64::from(factor), low.max(0.0), high.min(dims as f64 - 1.0))
+                yarn(
+                    &base,
+                    f64::from(factor),
+                    low.max(0.0),
+                    high.min(dims as f64 - 1.0),
+                )
             }
         };
         let frequencies = frequencies
@@ -72,7 +82,11 @@ impl RopeAngles {
             RopeStyle::Neox => ops::RopeStyle::Neox,
             RopeStyle::Interleaved => ops::RopeStyle::Interleaved,
         };
-        Self { style, frequencies, magnitude }
+        Self {
+            style,
+            frequencies,
+            magnitude,
+        }
     }
 
     /// How pairs are laid out within a head.

@@ -22,7 +22,7 @@ pub const PIECE_BYTES_MAX: usize = 8 << 20;
 
 /// Where each tensor lies among the weights.
 #[derive(Clone, Debug)]
-pub struct WeightsPlan {
+pub(crate) struct WeightsPlan {
     ranges: Vec<Range<usize>>,
     bytes: usize,
     staging_bytes: usize,
@@ -30,7 +30,7 @@ pub struct WeightsPlan {
 
 impl WeightsPlan {
     /// Places the tensors one after another on cache lines.
-    pub fn new(tensors: &[TensorSpec]) -> Result<Self, ModelError> {
+    pub(crate) fn new(tensors: &[TensorSpec]) -> Result<Self, ModelError> {
         let mut ranges = Vec::with_capacity(tensors.len());
         let mut end = 0usize;
         let mut staging_bytes = 0usize;
@@ -39,21 +39,27 @@ impl WeightsPlan {
             let next = start
                 .checked_add(tensor.form.bytes())
                 .and_then(|n| n.checked_next_multiple_of(ALIGN))
-                .ok_or_else(|| ModelError::TooLarge { what: tensor.info.name.clone() })?;
+                .ok_or_else(|| ModelError::TooLarge {
+                    what: tensor.info.name.clone(),
+                })?;
             ranges.push(start..start + tensor.form.bytes());
             staging_bytes = staging_bytes.max(piece_bytes(tensor)?);
             end = next;
         }
-        Ok(Self { ranges, bytes: end, staging_bytes })
+        Ok(Self {
+            ranges,
+            bytes: end,
+            staging_bytes,
+        })
     }
 
     /// Bytes of all weights.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Bytes of the staging buffer that loading needs.
-    pub fn staging_bytes(&self) -> usize {
+    pub(crate) fn staging_bytes(&self) -> usize {
         self.staging_bytes
     }
 }
@@ -66,7 +72,11 @@ fn piece_rows(tensor: &TensorSpec) -> Result<usize, ModelError> {
 }
 
 fn piece_bytes(tensor: &TensorSpec) -> Result<usize, ModelError> {
-    let widened = if is_widened(tensor) { PANEL_ROWS * tensor.info.cols * size_of::<f32>() } else { 0 };
+    let widened = if is_widened(tensor) {
+        PANEL_ROWS * tensor.info.cols * size_of::<f32>()
+    } else {
+        0
+    };
     Ok((piece_rows(tensor)? * row_bytes(&tensor.info)?).next_multiple_of(ALIGN) + widened)
 }
 
@@ -78,11 +88,13 @@ fn is_widened(tensor: &TensorSpec) -> bool {
 fn row_bytes(info: &TensorInfo) -> Result<usize, ModelError> {
     info.dtype
         .row_bytes(info.cols)
-        .ok_or_else(|| ModelError::TooLarge { what: info.name.clone() })
+        .ok_or_else(|| ModelError::TooLarge {
+            what: info.name.clone(),
+        })
 }
 
 /// Loaded weights.
-pub struct Weights {
+pub(crate) struct Weights {
     mapping: Mapping,
     plan: WeightsPlan,
     forms: Vec<TensorForm>,
@@ -91,7 +103,7 @@ pub struct Weights {
 impl Weights {
     /// Reads and packs every tensor into `mapping`, which must hold `plan.bytes()`; `staging` must
     /// hold `plan.staging_bytes()`. `progress` is told the file bytes read so far.
-    pub fn load(
+    pub(crate) fn load(
         file: &ModelFile,
         tensors: &[TensorSpec],
         plan: WeightsPlan,
@@ -121,8 +133,9 @@ impl Weights {
                             let panel = &mut panel[..rows * layout.row_bytes()];
                             let cols = layout.cols();
                             let values: &mut [f32] = bytemuck::cast_slice_mut(panel);
-                            for (src, out) in
-                                src.chunks_exact(row_bytes).zip(values.chunks_exact_mut(cols))
+                            for (src, out) in src
+                                .chunks_exact(row_bytes)
+                                .zip(values.chunks_exact_mut(cols))
                             {
                                 dequantize_row(tensor.info.dtype, src, out);
                             }
@@ -145,11 +158,15 @@ impl Weights {
             }
             file.drop_cache(&tensor.info, 0..tensor.info.bytes);
         }
-        Ok(Self { mapping, plan, forms: tensors.iter().map(|t| t.form).collect() })
+        Ok(Self {
+            mapping,
+            plan,
+            forms: tensors.iter().map(|t| t.form).collect(),
+        })
     }
 
     /// A packed matrix.
-    pub fn panels(&self, tensor: TensorId) -> Panels<'_> {
+    pub(crate) fn panels(&self, tensor: TensorId) -> Panels<'_> {
         match self.forms[tensor.0 as usize] {
             TensorForm::Matrix(layout) => Panels::new(layout, self.bytes_of(tensor)),
             TensorForm::Vector { .. } => unreachable!("tensor {} is a vector", tensor.0),
@@ -157,18 +174,8 @@ impl Weights {
     }
 
     /// A vector of f32.
-    pub fn vector(&self, tensor: TensorId) -> &[f32] {
+    pub(crate) fn vector(&self, tensor: TensorId) -> &[f32] {
         bytemuck::cast_slice(self.bytes_of(tensor))
-    }
-
-    /// Bytes of all weights.
-    pub fn len(&self) -> usize {
-        self.plan.bytes
-    }
-
-    /// True for a program without tensors.
-    pub fn is_empty(&self) -> bool {
-        self.plan.bytes == 0
     }
 
     fn bytes_of(&self, tensor: TensorId) -> &[u8] {
@@ -190,7 +197,8 @@ fn pack(workers: &Workers, layout: PanelLayout, first_row: usize, src: &[u8], ds
         .collect();
     workers.for_each_mut(&mut parts, |_, (src, dst)| {
         let rows = src.len() / row_bytes;
-        let part = PanelLayout::new(layout.dtype(), rows, layout.cols()).expect("a part of a layout");
+        let part =
+            PanelLayout::new(layout.dtype(), rows, layout.cols()).expect("a part of a layout");
         part.pack(0, src, dst);
     });
 }

@@ -47,19 +47,39 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
     b.fetch(Stage::Embedding);
     let h = b.f32s("hidden", Rows::Tokens, dim);
     let table = b.matrix(Role::TokenEmbedding, config.vocab, dim)?;
-    b.push(Op::Embed { table, index: EmbedIndex::Token, out: h });
+    b.push(Op::Embed {
+        table,
+        index: EmbedIndex::Token,
+        out: h,
+    });
     // Added in this order: word + type first, as the reference implementation sums them.
     let table = b.matrix(Role::TypeEmbedding, config.type_vocab, dim)?;
     let types = b.f32s("type embeddings", Rows::Tokens, dim);
-    b.push(Op::Embed { table, index: EmbedIndex::First, out: types });
+    b.push(Op::Embed {
+        table,
+        index: EmbedIndex::First,
+        out: types,
+    });
     b.push(Op::Add { x: types, inout: h });
     let table = b.matrix(Role::PositionEmbedding, config.context_max, dim)?;
     let positions = b.f32s("position embeddings", Rows::Tokens, dim);
-    b.push(Op::Embed { table, index: EmbedIndex::Position, out: positions });
-    b.push(Op::Add { x: positions, inout: h });
+    b.push(Op::Embed {
+        table,
+        index: EmbedIndex::Position,
+        out: positions,
+    });
+    b.push(Op::Add {
+        x: positions,
+        inout: h,
+    });
     let weight = b.vector(Role::EmbeddingNorm(Part::W), dim)?;
     let bias = b.vector(Role::EmbeddingNorm(Part::B), dim)?;
-    b.push(Op::Norm { x: h, kind: NormKind::Layer { bias }, weight, out: h });
+    b.push(Op::Norm {
+        x: h,
+        kind: NormKind::Layer { bias },
+        weight,
+        out: h,
+    });
     b.release();
 
     let scratch_kv = Some(b.bytes("scratch kv", Rows::ScratchBlocks, kv.block_bytes()));
@@ -69,37 +89,110 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
         let q = b.f32s("q", Rows::Tokens, dim);
         let k = b.f32s("k", Rows::Tokens, dim);
         let v = b.f32s("v", Rows::Tokens, dim);
-        b.linear(layer, (LayerRole::Q, LayerRole::QB), (dim, dim), h, q, false)?;
-        b.linear(layer, (LayerRole::K, LayerRole::KB), (dim, dim), h, k, false)?;
-        b.linear(layer, (LayerRole::V, LayerRole::VB), (dim, dim), h, v, false)?;
-        b.push(Op::KvWrite { layer: 0, k, v, scratch_kv });
+        b.linear(
+            layer,
+            (LayerRole::Q, LayerRole::QB),
+            (dim, dim),
+            h,
+            q,
+            false,
+        )?;
+        b.linear(
+            layer,
+            (LayerRole::K, LayerRole::KB),
+            (dim, dim),
+            h,
+            k,
+            false,
+        )?;
+        b.linear(
+            layer,
+            (LayerRole::V, LayerRole::VB),
+            (dim, dim),
+            h,
+            v,
+            false,
+        )?;
+        b.push(Op::KvWrite {
+            layer: 0,
+            k,
+            v,
+            scratch_kv,
+        });
         let a = b.f32s("attended", Rows::Tokens, dim);
-        let scratch = b.f32s("attention scratch", Rows::Workers, attention_scratch_len(&shape));
-        b.push(Op::Attention { layer: 0, q, out: a, scratch, window: None, scratch_kv });
+        let scratch = b.f32s(
+            "attention scratch",
+            Rows::Workers,
+            attention_scratch_len(&shape),
+        );
+        b.push(Op::Attention {
+            layer: 0,
+            q,
+            out: a,
+            scratch,
+            window: None,
+            scratch_kv,
+        });
         b.linear(layer, (LayerRole::O, LayerRole::OB), (dim, dim), a, h, true)?;
         let weight = b.vector(role(LayerRole::AttnNorm), dim)?;
         let bias = b.vector(role(LayerRole::AttnNormB), dim)?;
-        b.push(Op::Norm { x: h, kind: NormKind::Layer { bias }, weight, out: h });
+        b.push(Op::Norm {
+            x: h,
+            kind: NormKind::Layer { bias },
+            weight,
+            out: h,
+        });
         b.touched(h);
 
         let up = b.f32s("up", Rows::Tokens, ffn);
-        b.linear(layer, (LayerRole::Up, LayerRole::UpB), (ffn, dim), h, up, false)?;
+        b.linear(
+            layer,
+            (LayerRole::Up, LayerRole::UpB),
+            (ffn, dim),
+            h,
+            up,
+            false,
+        )?;
         b.push(Op::Gelu { inout: up, tanh });
         b.touched(up);
-        b.linear(layer, (LayerRole::Down, LayerRole::DownB), (dim, ffn), up, h, true)?;
+        b.linear(
+            layer,
+            (LayerRole::Down, LayerRole::DownB),
+            (dim, ffn),
+            up,
+            h,
+            true,
+        )?;
         let weight = b.vector(role(LayerRole::FfnNorm), dim)?;
         let bias = b.vector(role(LayerRole::FfnNormB), dim)?;
-        b.push(Op::Norm { x: h, kind: NormKind::Layer { bias }, weight, out: h });
+        b.push(Op::Norm {
+            x: h,
+            kind: NormKind::Layer { bias },
+            weight,
+            out: h,
+        });
         b.touched(h);
         b.release();
     }
     let body = b.take_ops();
 
     b.fetch(Stage::Head);
-    let pooling = config.embedding.as_ref().map_or(Pooling::Mean, |e| e.pooling);
+    let pooling = config
+        .embedding
+        .as_ref()
+        .map_or(Pooling::Mean, |e| e.pooling);
     let pooled = b.f32s("pooled", Rows::Outputs, dim);
-    b.push(Op::Pool { x: h, pooling, out: pooled });
+    b.push(Op::Pool {
+        x: h,
+        pooling,
+        out: pooled,
+    });
     b.release();
     let (program, tensors) = b.finish(body, pooled, dim, kv.block_bytes());
-    Ok(Architecture { program, tensors, kv, rope_factors: None })
+    Ok(Architecture {
+        program,
+        tensors,
+        kv,
+        rope_factors: None,
+    })
 }

@@ -96,7 +96,11 @@ impl<'a> Builder<'a> {
     /// Declares a buffer of bytes.
     pub(super) fn bytes(&mut self, name: &'static str, rows: Rows, row_bytes: usize) -> BufferId {
         let id = BufferId(u32::try_from(self.buffers.len()).expect("buffers are few"));
-        self.buffers.push(Buffer { name, rows, row_bytes });
+        self.buffers.push(Buffer {
+            name,
+            rows,
+            row_bytes,
+        });
         id
     }
 
@@ -106,17 +110,33 @@ impl<'a> Builder<'a> {
 
     fn add(&mut self, info: TensorInfo, form: TensorForm) -> TensorId {
         let id = TensorId(u32::try_from(self.tensors.len()).expect("tensors are few"));
-        self.tensors.push(TensorSpec { info, form, stage: self.stage });
+        self.tensors.push(TensorSpec {
+            info,
+            form,
+            stage: self.stage,
+        });
         id
     }
 
     fn missing(&self, role: Role) -> ModelError {
-        ModelError::TensorMissing { model: self.file.config().name.clone(), role: format!("{role:?}") }
+        ModelError::TensorMissing {
+            model: self.file.config().name.clone(),
+            role: format!("{role:?}"),
+        }
     }
 
     /// A weight matrix of `rows x cols`.
-    pub(super) fn matrix(&mut self, role: Role, rows: usize, cols: usize) -> Result<TensorId, ModelError> {
-        let info = self.file.find(role).ok_or_else(|| self.missing(role))?.clone();
+    pub(super) fn matrix(
+        &mut self,
+        role: Role,
+        rows: usize,
+        cols: usize,
+    ) -> Result<TensorId, ModelError> {
+        let info = self
+            .file
+            .find(role)
+            .ok_or_else(|| self.missing(role))?
+            .clone();
         if (info.rows, info.cols) != (rows, cols) {
             return Err(ModelError::Shape {
                 tensor: info.name.clone(),
@@ -124,18 +144,32 @@ impl<'a> Builder<'a> {
                 want: format!("{rows} x {cols}"),
             });
         }
-        let dtype = if self.dequantize { Dtype::F32 } else { info.dtype };
+        let dtype = if self.dequantize {
+            Dtype::F32
+        } else {
+            info.dtype
+        };
         let layout = PanelLayout::new(dtype, rows, cols).ok_or_else(|| ModelError::Shape {
             tensor: info.name.clone(),
             got: format!("{cols} columns"),
-            want: format!("a multiple of {} for {}", info.dtype.block_elems(), info.dtype.name()),
+            want: format!(
+                "a multiple of {} for {}",
+                info.dtype.block_elems(),
+                info.dtype.name()
+            ),
         })?;
         Ok(self.add(info, TensorForm::Matrix(layout)))
     }
 
     /// A vector of `len` values; `None` where the file has none.
-    pub(super) fn vector_if_any(&mut self, role: Role, len: usize) -> Result<Option<TensorId>, ModelError> {
-        let Some(info) = self.file.find(role).cloned() else { return Ok(None) };
+    pub(super) fn vector_if_any(
+        &mut self,
+        role: Role,
+        len: usize,
+    ) -> Result<Option<TensorId>, ModelError> {
+        let Some(info) = self.file.find(role).cloned() else {
+            return Ok(None);
+        };
         if info.rows.checked_mul(info.cols) != Some(len) {
             return Err(ModelError::Shape {
                 tensor: info.name.clone(),
@@ -148,7 +182,8 @@ impl<'a> Builder<'a> {
 
     /// A vector of `len` values that must be there.
     pub(super) fn vector(&mut self, role: Role, len: usize) -> Result<TensorId, ModelError> {
-        self.vector_if_any(role, len)?.ok_or_else(|| self.missing(role))
+        self.vector_if_any(role, len)?
+            .ok_or_else(|| self.missing(role))
     }
 
     /// Says that `buffer` was overwritten: quantised copies of it are stale.
@@ -169,19 +204,38 @@ impl<'a> Builder<'a> {
             unreachable!("products read matrices");
         };
         let kind = ActKind::of(layout.dtype());
-        let x = if kind == ActKind::F32 { x } else { self.quantize(x, kind, layout.cols()) };
-        self.push(Op::MatMul { x, weight, bias, out, accumulate });
+        let x = if kind == ActKind::F32 {
+            x
+        } else {
+            self.quantize(x, kind, layout.cols())
+        };
+        self.push(Op::MatMul {
+            x,
+            weight,
+            bias,
+            out,
+            accumulate,
+        });
         self.touched(out);
     }
 
     fn quantize(&mut self, x: BufferId, kind: ActKind, cols: usize) -> BufferId {
-        if let Some(&(_, _, copy)) = self.quantized.iter().find(|&&(s, k, _)| s == x && k == kind) {
+        if let Some(&(_, _, copy)) = self
+            .quantized
+            .iter()
+            .find(|&&(s, k, _)| s == x && k == kind)
+        {
             return copy;
         }
         let layout = ActLayout::new(kind, cols).expect("the weight's columns are whole blocks");
         let row_bytes = layout.row_bytes();
         let copy = self.bytes("quantized activations", self.rows_of(x), row_bytes);
-        self.push(Op::Quantize { x, kind, cols, out: copy });
+        self.push(Op::Quantize {
+            x,
+            kind,
+            cols,
+            out: copy,
+        });
         self.quantized.push((x, kind, copy));
         copy
     }

@@ -50,12 +50,16 @@ pub fn build(
             remedy: "use `bursar embed` with it, or choose a decoder model",
         }),
         (Arch::Bert, Purpose::Embed) => bert::build(file, dequantize),
-        (Arch::Llama | Arch::Qwen2 | Arch::Qwen3, _) => decoder::build(file, purpose, kv, dequantize),
+        (Arch::Llama | Arch::Qwen2 | Arch::Qwen3, _) => {
+            decoder::build(file, purpose, kv, dequantize)
+        }
     }
 }
 
 fn kv_layout(shape: KvShape) -> Result<KvLayout, ModelError> {
-    KvLayout::new(shape).ok_or_else(|| ModelError::TooLarge { what: format!("{shape:?}") })
+    KvLayout::new(shape).ok_or_else(|| ModelError::TooLarge {
+        what: format!("{shape:?}"),
+    })
 }
 
 /// How a config attends, windows aside. Encoders look both ways, decoders back only.

@@ -89,7 +89,11 @@ impl Executor<'_> {
         } else {
             batch.outputs.len()
         };
-        let mut pass = Pass { batch, chunk: 0..0, scratch_blocks };
+        let mut pass = Pass {
+            batch,
+            chunk: 0..0,
+            scratch_blocks,
+        };
         for op in &self.program.body {
             self.op(op, &pass, arena, cache);
         }
@@ -137,7 +141,9 @@ impl Executor<'_> {
             let start = self.plan.range(b).start;
             start..start + self.rows(b, pass) * self.program.buffers[b.0 as usize].row_bytes
         });
-        arena.get_disjoint_mut(ranges).expect("buffers that live together lie apart")
+        arena
+            .get_disjoint_mut(ranges)
+            .expect("buffers that live together lie apart")
     }
 
     fn op(&self, op: &Op, pass: &Pass<'_>, arena: &mut [u8], cache: &mut [u8]) {
@@ -155,7 +161,9 @@ impl Executor<'_> {
                             EmbedIndex::Position => position(batch, first + row),
                             EmbedIndex::First => 0,
                         };
-                        table.layout().unpack_row(table.bytes(), entry, part.row_mut(row));
+                        table
+                            .layout()
+                            .unpack_row(table.bytes(), entry, part.row_mut(row));
                     }
                 });
             }
@@ -180,7 +188,12 @@ impl Executor<'_> {
                     }
                 });
             }
-            Op::Norm { x, kind, weight, out } => self.norm(arena, pass, x, kind, weight, out),
+            Op::Norm {
+                x,
+                kind,
+                weight,
+                out,
+            } => self.norm(arena, pass, x, kind, weight, out),
             Op::Quantize { x, kind, cols, out } => {
                 let [x, out] = self.borrow(arena, pass, [x, out]);
                 let (isa, x) = (self.isa, matrix_ref(x, cols));
@@ -194,7 +207,13 @@ impl Executor<'_> {
                     quantize_acts(isa, kind, x.rows_in(first..first + rows), part);
                 });
             }
-            Op::MatMul { x, weight, bias, out, accumulate } => {
+            Op::MatMul {
+                x,
+                weight,
+                bias,
+                out,
+                accumulate,
+            } => {
                 let rows = self.rows(x, pass);
                 let cols = self.cols(out);
                 let [x, out] = self.borrow(arena, pass, [x, out]);
@@ -203,7 +222,11 @@ impl Executor<'_> {
                     ActKind::F32 => Acts::F32(matrix_ref(x, weight.cols())),
                     kind => {
                         let layout = act_layout(kind, weight.cols());
-                        Acts::Quantized { layout, rows, bytes: x }
+                        Acts::Quantized {
+                            layout,
+                            rows,
+                            bytes: x,
+                        }
                     }
                 };
                 let bias = bias.map(|b| self.weights.vector(b));
@@ -213,7 +236,9 @@ impl Executor<'_> {
                 let cols = self.cols(inout);
                 let [x] = self.borrow(arena, pass, [inout]);
                 let (isa, weight, eps) = (self.isa, self.weights.vector(weight), self.norm_eps);
-                self.share(matrix(x, cols), |_, part| ops::rms_norm_heads(isa, weight, eps, part));
+                self.share(matrix(x, cols), |_, part| {
+                    ops::rms_norm_heads(isa, weight, eps, part)
+                });
             }
             Op::Rope { inout, table } => {
                 let (cols, angles) = (self.cols(inout), self.cols(table));
@@ -222,20 +247,38 @@ impl Executor<'_> {
                 let (head_dim, table) = (self.shape.head_dim, matrix_ref(table, angles));
                 self.share(matrix(x, cols), |first, part| {
                     let rows = table.rows_in(first..first + part.rows());
-                    let (cos, sin) = (rows.cols_in(0..angles / 2), rows.cols_in(angles / 2..angles));
+                    let (cos, sin) = (
+                        rows.cols_in(0..angles / 2),
+                        rows.cols_in(angles / 2..angles),
+                    );
                     ops::rope(isa, style, head_dim, cos, sin, part);
                 });
             }
-            Op::KvWrite { layer, k, v, scratch_kv } => {
+            Op::KvWrite {
+                layer,
+                k,
+                v,
+                scratch_kv,
+            } => {
                 let (k_cols, v_cols) = (self.cols(k), self.cols(v));
                 let write = |k: &[u8], v: &[u8], kv: &mut [u8]| {
-                    let (k, v): (&[f32], &[f32]) = (bytemuck::cast_slice(k), bytemuck::cast_slice(v));
+                    let (k, v): (&[f32], &[f32]) =
+                        (bytemuck::cast_slice(k), bytemuck::cast_slice(v));
                     for (index, sequence) in batch.sequences.iter().enumerate() {
                         let (first, n) = (sequence.rows.start, sequence.rows.len());
                         let blocks = self.blocks(pass, index, scratch_kv.is_some());
                         let k = MatRef::dense(&k[first * k_cols..][..n * k_cols], n, k_cols);
                         let v = MatRef::dense(&v[first * v_cols..][..n * v_cols], n, v_cols);
-                        kv_write(self.isa, self.kv, kv, blocks, layer, sequence.position, k, v);
+                        kv_write(
+                            self.isa,
+                            self.kv,
+                            kv,
+                            blocks,
+                            layer,
+                            sequence.position,
+                            k,
+                            v,
+                        );
                     }
                 };
                 match scratch_kv {
@@ -249,11 +292,30 @@ impl Executor<'_> {
                     }
                 }
             }
-            Op::Attention { layer, q, out, scratch, window, scratch_kv } => {
-                let shape = AttentionShape { window, ..self.shape };
+            Op::Attention {
+                layer,
+                q,
+                out,
+                scratch,
+                window,
+                scratch_kv,
+            } => {
+                let shape = AttentionShape {
+                    window,
+                    ..self.shape
+                };
                 let run = |q: &mut [u8], out: &mut [u8], scratch: &mut [u8], kv: &[u8]| {
                     let own = scratch_kv.is_some();
-                    self.attention(pass, &shape, layer, f32s(q), f32s(out), f32s(scratch), kv, own);
+                    self.attention(
+                        pass,
+                        &shape,
+                        layer,
+                        f32s(q),
+                        f32s(out),
+                        f32s(scratch),
+                        kv,
+                        own,
+                    );
                 };
                 match scratch_kv {
                     Some(kv) => {
@@ -284,8 +346,9 @@ impl Executor<'_> {
                 let cols = self.cols(x);
                 let [x, out] = self.borrow(arena, pass, [x, out]);
                 let (x, out) = (f32s(x), f32s(out));
-                for (line, &row) in
-                    out.chunks_exact_mut(cols).zip(&batch.outputs[pass.chunk.clone()])
+                for (line, &row) in out
+                    .chunks_exact_mut(cols)
+                    .zip(&batch.outputs[pass.chunk.clone()])
                 {
                     line.copy_from_slice(&x[row as usize * cols..][..cols]);
                 }
@@ -294,10 +357,15 @@ impl Executor<'_> {
                 let cols = self.cols(x);
                 let [x, out] = self.borrow(arena, pass, [x, out]);
                 let (x, out) = (f32s(x), f32s(out));
-                for (line, sequence) in
-                    out.chunks_exact_mut(cols).zip(&batch.sequences[pass.chunk.clone()])
+                for (line, sequence) in out
+                    .chunks_exact_mut(cols)
+                    .zip(&batch.sequences[pass.chunk.clone()])
                 {
-                    pool(pooling, &x[sequence.rows.start * cols..sequence.rows.end * cols], line);
+                    pool(
+                        pooling,
+                        &x[sequence.rows.start * cols..sequence.rows.end * cols],
+                        line,
+                    );
                 }
             }
         }
@@ -309,8 +377,10 @@ impl Executor<'_> {
             return pass.batch.sequences[index].blocks;
         }
         let blocks = |rows: usize| rows.div_ceil(self.kv.block_tokens());
-        let before: usize =
-            pass.batch.sequences[..index].iter().map(|s| blocks(s.rows.len())).sum();
+        let before: usize = pass.batch.sequences[..index]
+            .iter()
+            .map(|s| blocks(s.rows.len()))
+            .sum();
         &pass.scratch_blocks[before..before + blocks(pass.batch.sequences[index].rows.len())]
     }
 
@@ -364,7 +434,11 @@ impl Executor<'_> {
         }
         let panels = weight.panels();
         // Several parts per worker, so that a disturbed core does not hold up the other.
-        let parts = if self.workers.threads() == 1 { 1 } else { self.workers.threads() * 8 };
+        let parts = if self.workers.threads() == 1 {
+            1
+        } else {
+            self.workers.threads() * 8
+        };
         let share = panels.div_ceil(parts.min(PARTS_MAX)).max(1);
         let mut parts: ArrayVec<Part<'_>, PARTS_MAX> = ArrayVec::new();
         let mut rest = out;
@@ -373,14 +447,27 @@ impl Executor<'_> {
             let end = (start + share).min(panels);
             let width = weight.range(start..end).rows().len();
             let (part, others) = rest.split_at_col(width);
-            parts.push(Part { panels: start..end, out: part });
+            parts.push(Part {
+                panels: start..end,
+                out: part,
+            });
             rest = others;
             start = end;
         }
-        let mode = if accumulate { Mode::Accumulate } else { Mode::Store };
+        let mode = if accumulate {
+            Mode::Accumulate
+        } else {
+            Mode::Store
+        };
         self.workers.for_each_mut(&mut parts, |_, part| {
             let first = part.panels.start * PANEL_ROWS;
-            matmul(self.isa, weight.range(part.panels.clone()), acts, part.out.reborrow(), mode);
+            matmul(
+                self.isa,
+                weight.range(part.panels.clone()),
+                acts,
+                part.out.reborrow(),
+                mode,
+            );
             if let Some(bias) = bias {
                 let cols = part.out.cols();
                 ops::add_bias(self.isa, &bias[first..first + cols], part.out.reborrow());
@@ -388,7 +475,10 @@ impl Executor<'_> {
         });
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the slices of one op, borrowed apart")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the slices of one op, borrowed apart"
+    )]
     fn attention(
         &self,
         pass: &Pass<'_>,
@@ -421,7 +511,11 @@ impl Executor<'_> {
             let (part, rest) = rest_out.split_at_col(width);
             rest_out = rest;
             let scratch = scratches.next().expect("one scratch per worker");
-            parts.push(Part { heads: head..end, out: part, scratch });
+            parts.push(Part {
+                heads: head..end,
+                out: part,
+                scratch,
+            });
             head = end;
         }
         self.workers.for_each_mut(&mut parts, |_, part| {
@@ -451,7 +545,8 @@ impl Executor<'_> {
     }
 
     fn angles(&self) -> &RopeAngles {
-        self.angles.expect("programs with rotary positions come with their angles")
+        self.angles
+            .expect("programs with rotary positions come with their angles")
     }
 
     /// How many of `rows` rows of `cols` values one part of an elementwise op takes: all of them
@@ -460,7 +555,8 @@ impl Executor<'_> {
         if rows * cols < SHARE_VALUES_MIN || self.workers.threads() == 1 {
             return rows.max(1);
         }
-        rows.div_ceil((self.workers.threads() * 4).min(PARTS_MAX)).max(1)
+        rows.div_ceil((self.workers.threads() * 4).min(PARTS_MAX))
+            .max(1)
     }
 
     /// Runs `f` on parts of the rows of `x`, with the index of each part's first row.
@@ -474,7 +570,8 @@ impl Executor<'_> {
             rest = others;
         }
         parts.push(rest);
-        self.workers.for_each_mut(&mut parts, |index, part| f(index * share, part.reborrow()));
+        self.workers
+            .for_each_mut(&mut parts, |index, part| f(index * share, part.reborrow()));
     }
 }
 

@@ -224,10 +224,16 @@ impl Op {
             | Op::SelectRows { x, out }
             | Op::Pool { x, out, .. } => [Some(x), Some(out), None, None],
             Op::Rope { inout, table, .. } => [Some(inout), Some(table), None, None],
-            Op::KvWrite { k, v, scratch_kv, .. } => [Some(k), Some(v), scratch_kv, None],
-            Op::Attention { q, out, scratch, scratch_kv, .. } => {
-                [Some(q), Some(out), Some(scratch), scratch_kv]
-            }
+            Op::KvWrite {
+                k, v, scratch_kv, ..
+            } => [Some(k), Some(v), scratch_kv, None],
+            Op::Attention {
+                q,
+                out,
+                scratch,
+                scratch_kv,
+                ..
+            } => [Some(q), Some(out), Some(scratch), scratch_kv],
             Op::SiluMul { gate, up } => [Some(gate), Some(up), None, None],
         };
         list.into_iter().flatten()

@@ -80,7 +80,11 @@ impl ArenaPlan {
             let at = placed.partition_point(|&p| ranges[p].start <= start);
             placed.insert(at, index);
         }
-        Some(Self { limits, ranges, bytes })
+        Some(Self {
+            limits,
+            ranges,
+            bytes,
+        })
     }
 
     /// Bytes of the whole arena.
@@ -102,7 +106,11 @@ mod tests {
     fn program(widths: &[usize], chain: &[(u32, u32)]) -> Program {
         let buffers = widths
             .iter()
-            .map(|&row_bytes| Buffer { name: "b", rows: Rows::Tokens, row_bytes })
+            .map(|&row_bytes| Buffer {
+                name: "b",
+                rows: Rows::Tokens,
+                row_bytes,
+            })
             .collect();
         let body = chain
             .iter()
@@ -115,13 +123,25 @@ mod tests {
             })
             .collect();
         let output = BufferId(chain.last().expect("a chain").1);
-        Program { buffers, body, head: vec![], output, output_width: 1, scratch_block_bytes: 0 }
+        Program {
+            buffers,
+            body,
+            head: vec![],
+            output,
+            output_width: 1,
+            scratch_block_bytes: 0,
+        }
     }
 
     #[test]
     fn a_chain_needs_only_the_two_largest_neighbours() {
         let program = program(&[64, 256, 128, 64], &[(0, 1), (1, 2), (2, 3)]);
-        let limits = StepLimits { tokens: 2, outputs: 1, workers: 1, scratch_blocks: 0 };
+        let limits = StepLimits {
+            tokens: 2,
+            outputs: 1,
+            workers: 1,
+            scratch_blocks: 0,
+        };
         let plan = ArenaPlan::new(&program, limits).expect("fits");
         assert_eq!(plan.bytes(), 2 * (256 + 128));
     }
@@ -130,7 +150,9 @@ mod tests {
     fn buffers_that_live_together_never_overlap() {
         let mut state = 1u64;
         let mut next = |n: u64| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 33) % n
         };
         for _ in 0..200 {
@@ -143,7 +165,12 @@ mod tests {
                 })
                 .collect();
             let program = program(&widths, &chain);
-            let limits = StepLimits { tokens: 3, outputs: 1, workers: 1, scratch_blocks: 0 };
+            let limits = StepLimits {
+                tokens: 3,
+                outputs: 1,
+                workers: 1,
+                scratch_blocks: 0,
+            };
             let plan = ArenaPlan::new(&program, limits).expect("fits");
             let live = program.lifetimes();
             for a in 0..count {

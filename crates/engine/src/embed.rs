@@ -1,0 +1,289 @@
+//! Texts to vectors: ragged batches without padding, packed by tokens.
+
+use std::time::Instant;
+
+use bursar_files::{EmbeddingSpec, ModelFile, Pooling};
+use bursar_memory::{Ledger, Lifetime, Reservation};
+use bursar_model::{ForwardBatch, Model, SequenceRows};
+use bursar_workers::Workers;
+
+use crate::EngineError;
+use crate::generate::{LoadOptions, reserve_process};
+use crate::plan::MemoryPlan;
+use crate::vocabulary::Vocabulary;
+
+/// How texts are embedded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmbedOptions {
+    /// Which of the model's prompts goes before each text; its default one if `None`.
+    pub prompt_name: Option<String>,
+    /// Put nothing before the texts, not even the default prompt.
+    pub no_prompt: bool,
+    /// Leading values to keep of each vector (Matryoshka models are trained for it); all if `None`.
+    pub dimensions: Option<usize>,
+    /// Scale vectors to length 1 though the model would not.
+    pub normalize: bool,
+}
+
+/// What an embedding run came to.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct EmbedStats {
+    /// Texts embedded.
+    pub texts: usize,
+    /// Tokens of all texts, special ones included.
+    pub tokens: usize,
+    /// Texts that were cut to the longest length.
+    pub truncated: usize,
+    /// Time taken.
+    pub seconds: f64,
+}
+
+/// A loaded embedding model.
+pub struct Embedder {
+    model: Model,
+    workers: Workers,
+    vocabulary: Vocabulary,
+    spec: EmbeddingSpec,
+    plan: MemoryPlan,
+    dim: usize,
+    _process: Reservation,
+}
+
+impl Embedder {
+    /// Reserves everything that `plan` names, then reads the weights. `progress` is told the file
+    /// bytes read so far.
+    pub fn load(
+        file: &ModelFile,
+        mut vocabulary: Vocabulary,
+        plan: MemoryPlan,
+        ledger: &Ledger,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, EngineError> {
+        let config = file.config();
+        if !plan.fits() {
+            return Err(EngineError::DoesNotFit {
+                model: config.name.clone(),
+                need: plan.total(),
+                budget: plan.budget(),
+            });
+        }
+        let process = reserve_process(ledger, plan.base, &vocabulary)?;
+        let account = ledger.root().child(config.name.clone(), Lifetime::Semantic);
+        vocabulary.charge(&account)?;
+        let workers = Workers::with_options(bursar_workers::Options {
+            threads: plan.request().threads,
+            ..Default::default()
+        })?;
+        let model = Model::load(
+            file,
+            plan.model.clone(),
+            &account,
+            options.isa,
+            &workers,
+            progress,
+        )?;
+        // A decoder without an embedding spec still has a last token; that is what its family
+        // embeds with.
+        let spec = config.embedding.clone().unwrap_or(EmbeddingSpec {
+            pooling: Pooling::Last,
+            normalize: true,
+            prompts: Vec::new(),
+            default_prompt: None,
+            max_tokens: config.context_max,
+            append_eos: false,
+        });
+        let dim = model.output_width();
+        Ok(Self {
+            model,
+            workers,
+            vocabulary,
+            spec,
+            plan,
+            dim,
+            _process: process,
+        })
+    }
+
+    /// Values of a whole vector.
+    pub fn dimensions(&self) -> usize {
+        self.dim
+    }
+
+    /// The plan that it was loaded by.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The tokenizer and what belongs to it.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// Checks options before any text is read, and gives the prefix that each text will get.
+    pub fn check(&self, options: &EmbedOptions) -> Result<&str, EngineError> {
+        if let Some(got) = options.dimensions
+            && (got == 0 || got > self.dim)
+        {
+            return Err(EngineError::Setting {
+                name: "dimensions",
+                got: got.to_string(),
+                want: format!("1 to {}", self.dim),
+            });
+        }
+        let default = self
+            .spec
+            .default_prompt
+            .as_ref()
+            .filter(|_| !options.no_prompt);
+        let Some(name) = options.prompt_name.as_ref().or(default) else {
+            return Ok("");
+        };
+        self.spec
+            .prompt(name)
+            .ok_or_else(|| EngineError::PromptName {
+                got: name.clone(),
+                known: match self.spec.prompts.is_empty() {
+                    true => "it has none".to_owned(),
+                    false => {
+                        let names: Vec<&str> =
+                            self.spec.prompts.iter().map(|p| p.0.as_str()).collect();
+                        names.join(", ")
+                    }
+                },
+            })
+    }
+
+    /// Embeds texts, in batches of as many as fit; `emit` gets the index of each text and its
+    /// vector, not in the order of the texts.
+    pub fn embed<T: AsRef<str>>(
+        &mut self,
+        texts: &[T],
+        options: &EmbedOptions,
+        emit: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<EmbedStats, EngineError> {
+        let start = Instant::now();
+        let keep = options.dimensions.unwrap_or(self.dim);
+        let (tokens, truncated) = self.encode(texts, options)?;
+        let mut stats = EmbedStats {
+            texts: texts.len(),
+            truncated,
+            ..Default::default()
+        };
+        stats.tokens = tokens.iter().map(Vec::len).sum();
+        // Texts of one length together: each batch then ends with little room left over.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].len()));
+        let mut vector = vec![0.0f32; self.dim];
+        let mut rest = order.as_slice();
+        while !rest.is_empty() {
+            let count = self.batch_len(rest, &tokens);
+            let (batch, others) = rest.split_at(count);
+            rest = others;
+            let normalize = self.spec.normalize || options.normalize;
+            self.forward(batch, &tokens, &mut |index, row| {
+                vector.copy_from_slice(row);
+                finish(&mut vector[..keep], normalize);
+                emit(index, &vector[..keep]);
+            });
+        }
+        stats.seconds = start.elapsed().as_secs_f64();
+        Ok(stats)
+    }
+
+    /// The tokens that each text will be embedded as: prompt, text, special tokens, cut to the
+    /// longest length.
+    pub fn tokenize<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<Vec<Vec<u32>>, EngineError> {
+        Ok(self.encode(texts, options)?.0)
+    }
+
+    /// The tokens of each text, and how many texts were cut.
+    fn encode<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        options: &EmbedOptions,
+    ) -> Result<(Vec<Vec<u32>>, usize), EngineError> {
+        let prefix = self.check(options)?;
+        let longest = self.plan.context().min(self.spec.max_tokens);
+        let mut joined = String::new();
+        let mut truncated = 0;
+        let mut tokens = Vec::with_capacity(texts.len());
+        for text in texts {
+            joined.clear();
+            joined.push_str(prefix);
+            joined.push_str(text.as_ref());
+            let (ids, cut) =
+                self.vocabulary
+                    .encode_for_embedding(&joined, longest, self.spec.append_eos);
+            truncated += usize::from(cut);
+            tokens.push(ids);
+        }
+        Ok((tokens, truncated))
+    }
+
+    /// How many texts of `order` fill one batch; each takes whole KV blocks.
+    fn batch_len(&self, order: &[usize], tokens: &[Vec<u32>]) -> usize {
+        let block = self.model.plan().kv().block_tokens();
+        let room = self.plan.batch_tokens();
+        let mut used = 0;
+        order
+            .iter()
+            .take_while(|&&i| {
+                used += tokens[i].len().next_multiple_of(block);
+                used <= room
+            })
+            .count()
+            .max(1)
+    }
+
+    fn forward(
+        &mut self,
+        batch: &[usize],
+        tokens: &[Vec<u32>],
+        emit: &mut dyn FnMut(usize, &[f32]),
+    ) {
+        let mut ids = Vec::new();
+        let mut sequences = Vec::with_capacity(batch.len());
+        for &index in batch {
+            let first = ids.len();
+            ids.extend_from_slice(&tokens[index]);
+            sequences.push(SequenceRows {
+                rows: first..ids.len(),
+                position: 0,
+                blocks: &[],
+            });
+        }
+        let forward = ForwardBatch {
+            tokens: &ids,
+            sequences: &sequences,
+            outputs: &[],
+        };
+        self.model
+            .forward(&forward, &mut [], &self.workers, &mut |first, rows| {
+                for row in 0..rows.rows() {
+                    emit(batch[first + row], rows.row(row));
+                }
+            });
+    }
+}
+
+/// Scales a vector (already cut to its dimensions) to length 1 where the model wants it.
+fn finish(vector: &mut [f32], normalize: bool) {
+    if !normalize {
+        return;
+    }
+    let norm = vector
+        .iter()
+        .map(|v| f64::from(*v) * f64::from(*v))
+        .sum::<f64>()
+        .sqrt();
+    // As torch.nn.functional.normalize: a zero vector stays zero.
+    let scale = (1.0 / norm.max(1e-12)) as f32;
+    for value in vector {
+        *value *= scale;
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong in the engine.
+
+use bursar_files::FileError;
+use bursar_kv::KvError;
+use bursar_memory::Refusal;
+use bursar_model::ModelError;
+use bursar_tokenizer::TokenizerError;
+use bursar_tokenizer::chat::ChatError;
+use bursar_workers::WorkersError;
+
+use crate::sample::SamplingError;
+
+/// An engine error.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The model could not be planned or loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The file's tokenizer could not be built.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The file's chat template could not be used.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// The key and value cache could not be made.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// The budget does not hold it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Threads could not be started.
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
+    /// A sampling parameter is out of its range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A setting is impossible for this model.
+    #[error("{name} is {got}; it must be {want}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        got: String,
+        /// What is allowed.
+        want: String,
+    },
+    /// The plan is larger than the budget.
+    #[error("{model} needs {need}, the budget is {budget}")]
+    DoesNotFit {
+        /// The model.
+        model: String,
+        /// All planned bytes.
+        need: bursar_memory::Bytes,
+        /// The budget.
+        budget: bursar_memory::Bytes,
+    },
+    /// A prompt longer than its context.
+    #[error(
+        "the prompt has {got} tokens, the context holds {context} with at least one to generate; shorten it or raise --context"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        got: usize,
+        /// Longest one sequence may become.
+        context: usize,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty; a model needs at least one token to continue")]
+    PromptEmpty,
+    /// A token id that the model does not have.
+    #[error(
+        "token id {got} is not in the vocabulary of {vocab}; the ids come from another tokenizer"
+    )]
+    TokenUnknown {
+        /// The id.
+        got: u32,
+        /// Ids below this exist.
+        vocab: usize,
+    },
+    /// A prompt name that the model does not have.
+    #[error(
+        "prompt {got:?} is not among the model's ({known}); give one of them, or put the prefix into the texts"
+    )]
+    PromptName {
+        /// The name.
+        got: String,
+        /// All names.
+        known: String,
+    },
+    /// The budget could not be probed.
+    #[error("cannot read this process's memory from {path}: {remedy}")]
+    Probe {
+        /// The file.
+        path: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl EngineError {
+    /// Whether the cause is the budget.
+    pub fn does_not_fit(&self) -> bool {
+        matches!(
+            self,
+            EngineError::DoesNotFit { .. }
+                | EngineError::Refused(_)
+                | EngineError::Model(ModelError::Refused(_))
+                | EngineError::Kv(KvError::Refused(_))
+        )
+    }
+}

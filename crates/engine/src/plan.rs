@@ -1,0 +1,362 @@
+//! The memory plan of a whole process: what one model will take, part by part, before any weight
+//! is read, and what would make it fit if it does not.
+
+use bursar_files::{ModelConfig, ModelFile};
+use bursar_kernels::kv_view::{KvDtype, KvShape};
+use bursar_kv::KvPlan;
+use bursar_memory::Bytes;
+use bursar_model::{ModelPlan, PlanOptions, Purpose};
+
+use crate::EngineError;
+use crate::process::ProcessBase;
+use crate::sample::Sampler;
+use crate::vocabulary::Vocabulary;
+
+/// Tokens per prefill chunk unless told otherwise: enough rows that each weight that is unpacked
+/// serves many of them, few enough that activations stay small.
+const BATCH_TOKENS: usize = 512;
+/// Longest sequence unless told otherwise. Models allow far more, at a price in bytes that should
+/// be asked for.
+const CONTEXT: usize = 4096;
+/// Logits rows at once.
+const LOGIT_ROWS: usize = 8;
+/// Pooled rows at once.
+const POOLED_ROWS: usize = 64;
+
+/// What is asked of a plan.
+#[derive(Copy, Clone, Debug)]
+pub struct PlanRequest {
+    /// Generation or embedding.
+    pub purpose: Purpose,
+    /// Longest one sequence may become, in tokens; by default what the model and the budget allow,
+    /// at most 4,096 (2,048 for texts to embed).
+    pub context: Option<usize>,
+    /// Sequences that run at once.
+    pub parallel: usize,
+    /// Most tokens in one batch; 512 by default, or the longest text to embed.
+    pub batch_tokens: Option<usize>,
+    /// How keys and values are stored.
+    pub kv_dtype: KvDtype,
+    /// Tokens per KV block, a multiple of 16.
+    pub kv_block_tokens: usize,
+    /// Bytes for keys and values; by default what `parallel` sequences of `context` need.
+    pub kv_memory: Option<Bytes>,
+    /// Worker threads, the caller among them.
+    pub threads: usize,
+    /// Hold quantised matrices as f32: the reference that a quantised run is compared with.
+    pub dequantize: bool,
+}
+
+/// One owner of bytes in a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanPart {
+    /// The owner, as its account is called.
+    pub name: &'static str,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What they are made of.
+    pub note: String,
+}
+
+/// Every byte that the process will take.
+#[derive(Clone, Debug)]
+pub struct MemoryPlan {
+    request: PlanRequest,
+    context: usize,
+    budget: Bytes,
+    parts: Vec<PlanPart>,
+    pub(crate) model: ModelPlan,
+    pub(crate) kv: Option<KvPlan>,
+    pub(crate) base: ProcessBase,
+    remedies: Vec<String>,
+}
+
+impl MemoryPlan {
+    /// Plans `file` within `budget`. What does not fit is still planned, so that it can be shown.
+    pub fn new(
+        file: &ModelFile,
+        vocabulary: &Vocabulary,
+        base: ProcessBase,
+        request: &PlanRequest,
+        budget: Bytes,
+    ) -> Result<Self, EngineError> {
+        let config = file.config();
+        check(config, request)?;
+        let mut plan = Self::with(file, vocabulary, base, request, request.context, budget)?;
+        if !plan.fits() && request.context.is_none() && request.purpose == Purpose::Generate {
+            // The default context is a wish: take the longest that fits instead, if it is useful.
+            let context = plan.context_that_fits();
+            if context >= CONTEXT_MIN {
+                plan = Self::with(file, vocabulary, base, request, Some(context), budget)?;
+            }
+        }
+        if !plan.fits() {
+            plan.remedies = remedies(&plan, file, vocabulary, budget)?;
+        }
+        Ok(plan)
+    }
+
+    fn with(
+        file: &ModelFile,
+        vocabulary: &Vocabulary,
+        base: ProcessBase,
+        request: &PlanRequest,
+        context: Option<usize>,
+        budget: Bytes,
+    ) -> Result<Self, EngineError> {
+        let config = file.config();
+        let embed = request.purpose == Purpose::Embed;
+        let longest = longest_text(config, embed);
+        let context = context
+            .unwrap_or(if embed { CONTEXT / 2 } else { CONTEXT })
+            .min(longest);
+        let batch_tokens = match request.batch_tokens {
+            // A text is never split: a batch holds at least the longest one, in whole blocks.
+            tokens if embed => tokens.unwrap_or(BATCH_TOKENS).max(context),
+            tokens => tokens.unwrap_or(BATCH_TOKENS).min(context),
+        }
+        .next_multiple_of(16);
+        let shape = KvShape {
+            layers: config.layers,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            block_tokens: request.kv_block_tokens,
+            dtype_k: request.kv_dtype,
+            dtype_v: request.kv_dtype,
+        };
+        let options = PlanOptions {
+            purpose: request.purpose,
+            kv: shape,
+            batch_tokens,
+            output_rows: if embed { POOLED_ROWS } else { LOGIT_ROWS },
+            workers: request.threads,
+            dequantize: request.dequantize,
+        };
+        let model = ModelPlan::new(file, options)?;
+        let kv = if embed {
+            None
+        } else {
+            let layout = *model.kv();
+            Some(match request.kv_memory {
+                Some(bytes) => KvPlan::within(layout, bytes)?,
+                None => KvPlan::for_context(layout, context, request.parallel)?,
+            })
+        };
+
+        let mut parts = vec![
+            PlanPart {
+                name: "process",
+                bytes: base.bytes().saturating_sub(vocabulary.bytes()),
+                note: base.note(),
+            },
+            PlanPart {
+                name: "tokenizer",
+                bytes: vocabulary.bytes(),
+                note: format!("{} tokens, measured", vocabulary.len()),
+            },
+            PlanPart {
+                name: "weights",
+                bytes: model.weights_bytes(),
+                note: format!("{} tensors, packed", model.tensors().len()),
+            },
+            PlanPart {
+                name: "activations",
+                bytes: model.arena_bytes(),
+                note: format!(
+                    "{batch_tokens} tokens per batch take {}; loading stages {} in the same place",
+                    model.activation_bytes(),
+                    model.staging_bytes()
+                ),
+            },
+        ];
+        if let Some(kv) = &kv {
+            parts.push(PlanPart {
+                name: "kv",
+                bytes: kv.bytes(),
+                note: format!(
+                    "{} blocks of {} tokens, {} per token",
+                    kv.blocks(),
+                    shape.block_tokens,
+                    kv.bytes_per_token()
+                ),
+            });
+            parts.push(PlanPart {
+                name: "sampling",
+                bytes: Bytes(Sampler::bytes(config.vocab) as u64),
+                note: "candidates".to_owned(),
+            });
+        }
+        Ok(Self {
+            request: *request,
+            context,
+            budget,
+            parts,
+            model,
+            kv,
+            base,
+            remedies: Vec::new(),
+        })
+    }
+
+    /// Bytes by owner.
+    pub fn parts(&self) -> &[PlanPart] {
+        &self.parts
+    }
+
+    /// All bytes: the most that the process will have resident.
+    pub fn total(&self) -> Bytes {
+        self.parts
+            .iter()
+            .fold(Bytes(0), |sum, part| sum.saturating_add(part.bytes))
+    }
+
+    /// What it was planned for.
+    pub fn budget(&self) -> Bytes {
+        self.budget
+    }
+
+    /// Whether the total is within the budget.
+    pub fn fits(&self) -> bool {
+        self.total() <= self.budget
+    }
+
+    /// What would make it fit, most useful first; empty if it does.
+    pub fn remedies(&self) -> &[String] {
+        &self.remedies
+    }
+
+    /// Longest one sequence may become, in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Sequences that run at once.
+    pub fn parallel(&self) -> usize {
+        self.request.parallel
+    }
+
+    /// Most tokens in one batch.
+    pub fn batch_tokens(&self) -> usize {
+        self.model.options().batch_tokens
+    }
+
+    /// What was asked.
+    pub fn request(&self) -> &PlanRequest {
+        &self.request
+    }
+
+    /// What the model itself takes.
+    pub fn model(&self) -> &ModelPlan {
+        &self.model
+    }
+
+    /// What the keys and values take; `None` for embedding.
+    pub fn kv(&self) -> Option<&KvPlan> {
+        self.kv.as_ref()
+    }
+
+    /// The longest context whose keys and values fit beside everything else, or 0.
+    fn context_that_fits(&self) -> usize {
+        let Some(kv) = &self.kv else { return 0 };
+        let others = self.total().saturating_sub(kv.bytes());
+        let left = self.budget.saturating_sub(others);
+        match KvPlan::within(*kv.layout(), left) {
+            Ok(within) => (within.tokens() / self.request.parallel).min(self.context),
+            Err(_) => 0,
+        }
+    }
+}
+
+/// A context shorter than this is not worth having: better to say that the model does not fit.
+const CONTEXT_MIN: usize = 256;
+
+fn check(config: &ModelConfig, request: &PlanRequest) -> Result<(), EngineError> {
+    let longest = longest_text(config, request.purpose == Purpose::Embed);
+    if let Some(context) = request.context
+        && (context == 0 || context > longest)
+    {
+        return Err(EngineError::Setting {
+            name: "context",
+            got: context.to_string(),
+            want: format!(
+                "1 to {longest}, the longest that {} was made for",
+                config.name
+            ),
+        });
+    }
+    let positive = |name, got: usize| match got {
+        0 => Err(EngineError::Setting {
+            name,
+            got: "0".into(),
+            want: "at least 1".into(),
+        }),
+        _ => Ok(()),
+    };
+    positive("parallel", request.parallel)?;
+    positive("threads", request.threads)?;
+    positive("batch-tokens", request.batch_tokens.unwrap_or(1))?;
+    if request.kv_block_tokens == 0 || !request.kv_block_tokens.is_multiple_of(16) {
+        return Err(EngineError::Setting {
+            name: "kv-block-tokens",
+            got: request.kv_block_tokens.to_string(),
+            want: "a multiple of 16".into(),
+        });
+    }
+    Ok(())
+}
+
+fn longest_text(config: &ModelConfig, embed: bool) -> usize {
+    match &config.embedding {
+        Some(spec) if embed => spec.max_tokens,
+        _ => config.context_max,
+    }
+}
+
+/// Each remedy is planned before it is named: none is offered that would not help.
+fn remedies(
+    plan: &MemoryPlan,
+    file: &ModelFile,
+    vocabulary: &Vocabulary,
+    budget: Bytes,
+) -> Result<Vec<String>, EngineError> {
+    let mut remedies = Vec::new();
+    let mut try_with = |request: PlanRequest, context: usize, words: String| {
+        let other = MemoryPlan::with(file, vocabulary, plan.base, &request, Some(context), budget)?;
+        if other.fits() {
+            remedies.push(format!("{words} ({} in all)", other.total()));
+        }
+        Ok::<_, EngineError>(())
+    };
+    let request = plan.request;
+    let small = PlanRequest {
+        batch_tokens: Some(64),
+        ..request
+    };
+    let context = plan.context_that_fits();
+    if context >= CONTEXT_MIN && request.kv_memory.is_none() {
+        try_with(request, context, format!("--context {context}"))?;
+    }
+    if request.purpose == Purpose::Generate {
+        try_with(small, plan.context, "--batch-tokens 64".into())?;
+        try_with(
+            PlanRequest {
+                kv_memory: None,
+                ..small
+            },
+            CONTEXT_MIN,
+            format!("--batch-tokens 64 --context {CONTEXT_MIN}"),
+        )?;
+    } else if plan.context > CONTEXT_MIN {
+        let words = format!("--batch-tokens {CONTEXT_MIN} --context {CONTEXT_MIN}");
+        let request = PlanRequest {
+            batch_tokens: Some(CONTEXT_MIN),
+            ..request
+        };
+        try_with(request, CONTEXT_MIN, words)?;
+    }
+    remedies.push(format!("--memory {} or more", plan.total().0));
+    if remedies.len() == 1 {
+        remedies.push("a smaller model, or the same one in a smaller quantisation".into());
+    }
+    Ok(remedies)
+}

@@ -1,0 +1,76 @@
+//! What the process itself takes beside models: code, stacks, the small heap. Measured, once the
+//! tokenizer stands, because nothing else of it is known in advance.
+
+use bursar_memory::Bytes;
+use bursar_profile::Probe;
+
+use crate::EngineError;
+
+/// Stack that a worker or the main thread touches at most in a step, measured on 256 KiB stacks
+/// and rounded up.
+const STACK_BYTES: u64 = 128 << 10;
+/// Small heap that grows after the plan: token lists, text, batch tables, output buffers.
+const HEAP_GROWTH_BYTES: u64 = 2 << 20;
+
+/// The process's own bytes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ProcessBase {
+    /// Anonymous memory now: heap (tokenizer included), stacks, relocated data.
+    pub resident: Bytes,
+    /// The program and its libraries, were every page of them touched.
+    pub code: Bytes,
+    /// What will still come: stacks and small heap.
+    pub growth: Bytes,
+}
+
+impl ProcessBase {
+    /// Measures this process. Call it after the tokenizer is built and freed memory has been given
+    /// back, before anything else is loaded.
+    pub fn measure() -> Result<Self, EngineError> {
+        Self::read(&Probe::default())
+    }
+
+    /// Measures through a probe.
+    pub fn read(probe: &Probe) -> Result<Self, EngineError> {
+        let missing = |path: &str| EngineError::Probe {
+            path: path.to_owned(),
+            remedy: "mount /proc; without it no plan can be exact",
+        };
+        let process = probe
+            .process()
+            .ok_or_else(|| missing("/proc/self/status"))?;
+        let code = probe.code().ok_or_else(|| missing("/proc/self/smaps"))?;
+        let anonymous = process
+            .rss_anon_bytes
+            .unwrap_or_else(|| process.rss_bytes.saturating_sub(code.resident_bytes));
+        Ok(Self {
+            resident: Bytes(anonymous),
+            code: Bytes(code.mapped_bytes),
+            growth: Bytes(HEAP_GROWTH_BYTES),
+        })
+    }
+
+    /// The same with the stacks of `threads` threads.
+    pub fn with_threads(self, threads: usize) -> Self {
+        let stacks = STACK_BYTES.saturating_mul(threads as u64);
+        Self {
+            growth: Bytes(HEAP_GROWTH_BYTES + stacks),
+            ..self
+        }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> Bytes {
+        self.resident
+            .saturating_add(self.code)
+            .saturating_add(self.growth)
+    }
+
+    /// What it is made of, in words.
+    pub fn note(&self) -> String {
+        format!(
+            "code and libraries {}, {} for stacks and small heap to come, the rest measured now",
+            self.code, self.growth
+        )
+    }
+}

@@ -1,0 +1,288 @@
+//! From logits to the next token.
+//!
+//! Temperature first, then top-k, top-p and min-p, as vLLM orders them. Every choice is a pure
+//! function of the logits, the parameters and the index of the token: the same seed gives the same
+//! text whatever else runs. Ties go to the lower id.
+
+use std::cmp::Ordering;
+
+/// How to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 takes the most likely token always.
+    pub temperature: f32,
+    /// Keep the `k` most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of most likely tokens whose probabilities reach this; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this share as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// What the random numbers are made from.
+    pub seed: u64,
+}
+
+impl Default for SamplingParams {
+    /// Greedy.
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// A parameter out of its range.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("{name} is {got}; it must be {want}")]
+pub struct SamplingError {
+    /// The parameter.
+    pub name: &'static str,
+    /// What was given.
+    pub got: f32,
+    /// What is allowed.
+    pub want: &'static str,
+}
+
+impl SamplingParams {
+    /// Checks every range; NaN is in none.
+    pub fn check(&self) -> Result<(), SamplingError> {
+        let within = |name, got: f32, low: f32, high: f32, want| {
+            if got >= low && got <= high {
+                Ok(())
+            } else {
+                Err(SamplingError { name, got, want })
+            }
+        };
+        within(
+            "temperature",
+            self.temperature,
+            0.0,
+            100.0,
+            "between 0 and 100",
+        )?;
+        within(
+            "top-p",
+            self.top_p,
+            f32::MIN_POSITIVE,
+            1.0,
+            "above 0 and at most 1",
+        )?;
+        within("min-p", self.min_p, 0.0, 1.0, "between 0 and 1")
+    }
+}
+
+/// A sampler with its candidate list, sized once for a vocabulary.
+#[derive(Debug)]
+pub struct Sampler {
+    candidates: Vec<(u32, f32)>,
+}
+
+impl Sampler {
+    /// A sampler for `vocab` tokens.
+    pub fn new(vocab: usize) -> Self {
+        Self {
+            candidates: Vec::with_capacity(vocab),
+        }
+    }
+
+    /// Bytes that a sampler for `vocab` tokens holds.
+    pub fn bytes(vocab: usize) -> usize {
+        vocab * size_of::<(u32, f32)>()
+    }
+
+    /// The token after `index` generated ones, from its logits.
+    pub fn sample(&mut self, logits: &[f32], params: &SamplingParams, index: u64) -> u32 {
+        if params.temperature == 0.0 {
+            return argmax(logits);
+        }
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend((0u32..).zip(logits.iter().copied()));
+        if params.top_k > 0 && params.top_k < candidates.len() {
+            candidates.select_nth_unstable_by(params.top_k - 1, by_likelihood);
+            candidates.truncate(params.top_k);
+        }
+        candidates.sort_unstable_by(by_likelihood);
+
+        let Some(&(_, best)) = candidates.first() else {
+            return 0;
+        };
+        let mut sum = 0.0f32;
+        for (_, value) in candidates.iter_mut() {
+            *value = ((*value - best) / params.temperature).exp();
+            sum += *value;
+        }
+        let mut kept = 0.0f32;
+        let mut keep = 0;
+        for &(_, weight) in candidates.iter() {
+            // Relative to the best, whose weight is exactly 1.
+            if keep > 0 && (weight < params.min_p || kept >= params.top_p * sum) {
+                break;
+            }
+            kept += weight;
+            keep += 1;
+        }
+        candidates.truncate(keep);
+
+        let mut left = uniform(params.seed, index) * kept;
+        for &(token, weight) in candidates.iter() {
+            left -= weight;
+            if left < 0.0 {
+                return token;
+            }
+        }
+        candidates.last().map_or(0, |&(token, _)| token)
+    }
+}
+
+/// The index of the largest value, the lowest among equals; NaN never wins.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0u32, f32::NEG_INFINITY);
+    for (token, &value) in (0u32..).zip(logits) {
+        if value > best.1 {
+            best = (token, value);
+        }
+    }
+    best.0
+}
+
+fn by_likelihood(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+    // NaN last: a broken logit must not be chosen, nor panic the sort.
+    let value = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
+    value(b.1).total_cmp(&value(a.1)).then(a.0.cmp(&b.0))
+}
+
+/// A number in [0, 1) for a seed and an index: SplitMix64 (Steele et al. 2014) as a hash, so that
+/// no state has to be kept or restored.
+fn uniform(seed: u64, index: u64) -> f32 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 40) as f32 / (1u64 << 24) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(logits: &[f32], params: &SamplingParams, n: u64) -> Vec<usize> {
+        let mut sampler = Sampler::new(logits.len());
+        let mut counts = vec![0; logits.len()];
+        for index in 0..n {
+            counts[sampler.sample(logits, params, index) as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals_and_never_nan() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0, f32::NAN]), 1);
+        assert_eq!(
+            counts(&[1.0, 3.0, 3.0], &SamplingParams::default(), 5),
+            [0, 5, 0]
+        );
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax() {
+        let logits = [0.0, 1.0, 2.0, -1.0];
+        let params = SamplingParams {
+            temperature: 1.0,
+            seed: 7,
+            ..Default::default()
+        };
+        let sum: f32 = logits.iter().map(|l: &f32| l.exp()).sum();
+        let n = 40_000;
+        for (count, logit) in counts(&logits, &params, n).iter().zip(logits) {
+            let want = logit.exp() / sum;
+            let got = *count as f32 / n as f32;
+            assert!((got - want).abs() < 0.01, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn each_filter_keeps_what_it_says() {
+        let logits = [0.0f32, 1.0, 2.0, -1.0];
+        let base = SamplingParams {
+            temperature: 1.0,
+            seed: 3,
+            ..Default::default()
+        };
+        let kept = |params: &SamplingParams| {
+            counts(&logits, params, 4000)
+                .iter()
+                .map(|&c| c > 0)
+                .collect::<Vec<_>>()
+        };
+        let top_k = SamplingParams {
+            top_k: 2,
+            ..base.clone()
+        };
+        assert_eq!(kept(&top_k), [false, true, true, false]);
+        // Probabilities 0.64, 0.24, 0.09, 0.03: two tokens reach 0.8.
+        let top_p = SamplingParams {
+            top_p: 0.8,
+            ..base.clone()
+        };
+        assert_eq!(kept(&top_p), [false, true, true, false]);
+        let min_p = SamplingParams {
+            min_p: 0.2,
+            ..base.clone()
+        };
+        assert_eq!(kept(&min_p), [false, true, true, false]);
+        let tiny = SamplingParams {
+            top_p: f32::MIN_POSITIVE,
+            ..base
+        };
+        assert_eq!(kept(&tiny), [false, false, true, false]);
+    }
+
+    #[test]
+    fn the_same_seed_and_index_choose_the_same_token() {
+        let logits: Vec<f32> = (0..100).map(|i| ((i * 37) % 11) as f32 / 5.0).collect();
+        let params = SamplingParams {
+            temperature: 0.8,
+            top_p: 0.9,
+            seed: 42,
+            ..Default::default()
+        };
+        let mut a = Sampler::new(100);
+        let first: Vec<u32> = (0..50).map(|i| a.sample(&logits, &params, i)).collect();
+        let mut b = Sampler::new(100);
+        for index in (0..50).rev() {
+            assert_eq!(b.sample(&logits, &params, index), first[index as usize]);
+        }
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        let bad = |params: SamplingParams| params.check().expect_err("out of range").name;
+        let base = SamplingParams::default();
+        assert_eq!(
+            bad(SamplingParams {
+                temperature: f32::NAN,
+                ..base.clone()
+            }),
+            "temperature"
+        );
+        assert_eq!(
+            bad(SamplingParams {
+                top_p: 0.0,
+                ..base.clone()
+            }),
+            "top-p"
+        );
+        assert_eq!(
+            bad(SamplingParams {
+                min_p: 1.5,
+                ..base.clone()
+            }),
+            "min-p"
+        );
+        assert_eq!(base.check(), Ok(()));
+    }
+}
