@@ -18,6 +18,8 @@ pub(crate) mod math;
 pub mod norm;
 pub mod reduce;
 pub mod rope;
+#[cfg(test)]
+mod tests;
 
 pub use elementwise::{add, add_bias, exp, gelu, gelu_tanh, scale, silu_mul, silu_mul_in_place};
 pub use norm::{l2_normalize, layer_norm, layer_norm_in_place, rms_norm, rms_norm_heads};
