@@ -133,7 +133,8 @@ pub struct EmbeddingSpec {
     pub default_prompt: Option<String>,
     /// Longest text in tokens, special tokens included.
     pub max_tokens: usize,
-    /// Whether each text must end with the end-of-sequence token, once, also when truncated.
+    /// Whether each text must end with the end-of-sequence token even where the file's tokenizer
+    /// adds none: early conversions of some models forgot to say so.
     pub append_eos: bool,
 }
 
@@ -255,7 +256,7 @@ impl ModelConfig {
         within("vocabulary size", self.vocab, VOCAB_MAX)?;
         within("context length", self.context_max, CONTEXT_MAX)?;
         within("width of all heads", self.heads * self.head_dim, DIM_MAX)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(FileError::config(
                 path,
                 "key-value heads",
@@ -307,7 +308,7 @@ impl Rope {
                 format!("1 to {CONTEXT_MAX}"),
             )),
         };
-        if self.dims == 0 || self.dims % 2 != 0 || self.dims > head_dim {
+        if self.dims == 0 || !self.dims.is_multiple_of(2) || self.dims > head_dim {
             return Err(FileError::config(
                 path,
                 "rotary dimensions",
@@ -392,6 +393,15 @@ pub(crate) fn known_prompts(name: &str) -> Vec<(String, String)> {
         ("query".into(), query.into()),
         ("document".into(), String::new()),
     ]
+}
+
+/// Whether a model was trained with an end token after each text. The others take what their
+/// tokenizer adds, as sentence-transformers does.
+pub(crate) fn known_to_append_eos(name: &str) -> bool {
+    let plain = name
+        .to_lowercase()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    plain.contains("qwen3embedding")
 }
 
 /// Qwen3-Embedding's default instruction for queries. There is no space after `Query:`.

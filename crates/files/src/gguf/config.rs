@@ -186,7 +186,7 @@ pub(crate) fn config(
             Activation::Silu
         },
         tied_output,
-        generates: !bert && !(tied_output && embedding.is_some()),
+        generates: !bert && (embedding.is_none() || !tied_output),
         rope: if bert {
             None
         } else {
@@ -321,6 +321,7 @@ fn embedding(
     name: &str,
     context_max: usize,
 ) -> Result<Option<EmbeddingSpec>, FileError> {
+    let base = header.string(path, "general.basename")?.unwrap_or("");
     let mut prompts: Vec<(String, String)> = Vec::new();
     for (key, value) in &header.settings {
         if let (Some(prompt), Value::String(prefix)) = (key.strip_prefix(PROMPT_KEY), value) {
@@ -328,7 +329,6 @@ fn embedding(
         }
     }
     if prompts.is_empty() {
-        let base = header.string(path, "general.basename")?.unwrap_or("");
         prompts = known_prompts(name);
         if prompts.is_empty() {
             prompts = known_prompts(base);
@@ -360,7 +360,7 @@ fn embedding(
         prompts,
         default_prompt: None,
         max_tokens: longest.min(context_max),
-        append_eos: !bert && pooling == Pooling::Last,
+        append_eos: known_to_append_eos(name) || known_to_append_eos(base),
     }))
 }
 

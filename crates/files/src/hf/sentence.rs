@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::directory::safe_join;
 use super::settings::{Settings, read_value};
-use crate::config::{Arch, EmbeddingSpec, Pooling, known_prompts};
+use crate::config::{Arch, EmbeddingSpec, Pooling, known_prompts, known_to_append_eos};
 use crate::error::FileError;
 
 /// What `modules.json` says.
@@ -85,7 +85,7 @@ pub(crate) fn embedding(
         max_tokens: max_tokens(root, modules)?
             .unwrap_or(usize::MAX)
             .min(context_max),
-        append_eos: !bert && pooling == Pooling::Last,
+        append_eos: known_to_append_eos(name),
     }))
 }
 

@@ -318,7 +318,7 @@ impl Preset {
                 },
                 default_prompt: None,
                 max_tokens: embeds.max_tokens,
-                append_eos: embeds.pooling == Pooling::Last,
+                append_eos: known_to_append_eos(self.shape.name),
             }),
         }
     }
