@@ -199,7 +199,9 @@ pub fn quantize_acts(isa: Isa, kind: ActKind, x: MatRef<'_>, out: &mut [u8]) {
             match isa.level() {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512(isa) => crate::x86_64::avx512::quantize_step(isa, kind, x, step),
-                _ => quantize_step_scalar(kind, x, step),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2(isa) => crate::x86_64::avx2::quantize_step(isa, kind, x, step),
+                Level::Scalar => quantize_step_scalar(kind, x, step),
             }
         }
     }

@@ -70,8 +70,10 @@ pub fn matmul(isa: Isa, w: Panels<'_>, x: Acts<'_>, out: MatMut<'_>, mode: Mode)
     }
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(isa) => crate::x86_64::matmul_avx512(isa, w, x, out, mode),
-        _ => scalar::matmul(w, x, out, mode),
+        Level::Avx512(isa) => crate::x86_64::matmul(isa, w, x, out, mode),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(isa) => crate::x86_64::matmul(isa, w, x, out, mode),
+        Level::Scalar => scalar::matmul(w, x, out, mode),
     }
 }
 

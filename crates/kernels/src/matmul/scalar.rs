@@ -1,4 +1,8 @@
 //! The product in portable code: the twin whose bits all other kernels must give.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index names a row, a lane or a sub-block in several arrays at once"
+)]
 
 use super::Mode;
 use crate::acts::{ActRow, Acts, Word};

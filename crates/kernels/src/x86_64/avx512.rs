@@ -2,6 +2,10 @@
 //!
 //! Functions here carry `#[target_feature]`; the token [`Avx512`] in each entry proves the features.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index names a row, a lane or a sub-block in several arrays at once"
+)]
 
 mod acts;
 mod float;
@@ -10,7 +14,6 @@ mod small;
 mod vector;
 
 pub(crate) use acts::quantize_step;
-pub(crate) use float::float;
 
 use super::product::{ActRows, Lanes, QuantProduct};
 use crate::acts::Step;
@@ -19,7 +22,7 @@ use crate::quant::Dtype;
 
 /// An unpacked step: 256 values of 16 rows and what scales them.
 #[repr(C, align(64))]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// Quants without offset, vector `v` holding values `4 * v..4 * v + 4`.
     q: [[u8; 64]; 64],
     /// K-quants: integer scale of each sub-block.

@@ -51,7 +51,10 @@ pub(crate) fn bytes_256(_: Avx2, rounds: usize) -> u64 {
 pub(crate) fn floats_512(_: Avx512, rounds: usize) -> u64 {
     #[target_feature(enable = "avx512f")]
     fn run(rounds: usize) {
-        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+        let (a, b) = (
+            _mm512_set1_ps(black_box(0.5)),
+            _mm512_set1_ps(black_box(0.25)),
+        );
         let mut sums = [a; CHAINS];
         for _ in 0..rounds {
             for sum in &mut sums {
@@ -68,7 +71,10 @@ pub(crate) fn floats_512(_: Avx512, rounds: usize) -> u64 {
 pub(crate) fn floats_256(_: Avx2, rounds: usize) -> u64 {
     #[target_feature(enable = "avx2,fma")]
     fn run(rounds: usize) {
-        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+        let (a, b) = (
+            _mm256_set1_ps(black_box(0.5)),
+            _mm256_set1_ps(black_box(0.25)),
+        );
         let mut sums = [a; CHAINS];
         for _ in 0..rounds {
             for sum in &mut sums {

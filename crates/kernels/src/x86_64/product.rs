@@ -23,7 +23,7 @@ use crate::quant::{Dtype, SUPER_BLOCK};
 /// One value per output row of a panel, as vectors lie in memory.
 #[derive(Copy, Clone)]
 #[repr(C, align(64))]
-pub(super) struct Lanes<T>(pub(super) [T; PANEL_ROWS]);
+pub(crate) struct Lanes<T>(pub(super) [T; PANEL_ROWS]);
 
 /// Rows of a chunk: with 16 floats each, 8 KiB of accumulators.
 const CHUNK_ROWS: usize = 128;
@@ -32,12 +32,21 @@ const CHUNK_BYTES: usize = 384 << 10;
 
 /// One step of quantised rows.
 #[derive(Copy, Clone)]
-pub(super) struct ActRows<'a> {
+pub(crate) struct ActRows<'a> {
     steps: &'a [Step],
     per_row: usize,
 }
 
 impl<'a> ActRows<'a> {
+    /// The step of a single row.
+    #[inline(always)]
+    pub(super) fn one(step: &'a Step) -> Self {
+        Self {
+            steps: std::slice::from_ref(step),
+            per_row: 1,
+        }
+    }
+
     /// Row `m`.
     #[inline(always)]
     pub(super) fn row(&self, m: usize) -> &'a Step {
@@ -46,7 +55,7 @@ impl<'a> ActRows<'a> {
 }
 
 /// What a vector width has to offer.
-pub(super) trait QuantProduct: Copy {
+pub(crate) trait QuantProduct: Copy {
     /// An unpacked step.
     type Tile;
     /// The most rows that [`QuantProduct::rows`] takes at once.

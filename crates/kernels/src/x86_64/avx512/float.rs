@@ -2,98 +2,46 @@
 
 use std::arch::x86_64::*;
 
-use super::super::product::{Lanes, share, write};
+use super::super::float::{FloatProduct, FloatTile};
+use super::super::product::Lanes;
+use super::vector::{load_floats, store_floats};
 use crate::isa::Avx512;
-use crate::mat::{MatMut, MatRef};
-use crate::matmul::Mode;
-use crate::panel::{PANEL_ROWS, Panels};
 use crate::quant::Dtype;
 
-/// Panels that run side by side for one to three rows, whose own chains would be too few.
-const WIDE: usize = 4;
-/// Most rows for which that is done.
-const FEW_ROWS: usize = 3;
-/// Rows in a register tile of two panels: 24 accumulators, four vectors of weights, one of activations.
-const TILE_ROWS: usize = 12;
-/// Rows of a chunk.
-const CHUNK_ROWS: usize = 8 * TILE_ROWS;
-/// Values along `k` between visits to the accumulators: two panels of them are 64 KiB.
-const K_BLOCK: usize = 512;
+impl FloatProduct for Avx512 {
+    /// With two panels: 24 accumulators, four vectors of weights, one of activations.
+    const ROWS: usize = 12;
+    const SIDE: usize = 2;
+    const FEW_ROWS: usize = 3;
 
-/// The product with float weights; shapes were checked by the caller.
-pub(crate) fn float(isa: Avx512, w: Panels<'_>, x: MatRef<'_>, out: MatMut<'_>, mode: Mode) {
-    match w.dtype() {
-        Dtype::F16 => all::<F16>(isa, w, x, out, mode),
-        Dtype::BF16 => all::<Bf16>(isa, w, x, out, mode),
-        _ => all::<F32>(isa, w, x, out, mode),
-    }
-}
-
-fn all<W: Weights>(_: Avx512, w: Panels<'_>, x: MatRef<'_>, mut out: MatMut<'_>, mode: Mode) {
-    let mut acc = [Lanes([0.0; PANEL_ROWS]); 2 * CHUNK_ROWS];
-    let panel_bytes = w.layout().panel_bytes();
-    let (cols, stride) = (w.cols(), x.stride());
-    for from in (0..x.rows()).step_by(CHUNK_ROWS) {
-        let rows = (x.rows() - from).min(CHUNK_ROWS);
-        let few = rows <= FEW_ROWS;
-        let x = x.rows_in(from..from + rows);
-        let mut panel = 0;
-        while panel < w.panels() {
-            let side = match w.panels() - panel {
-                left if few && left >= WIDE => WIDE,
-                left => left.min(2),
-            };
-            let acc = &mut acc[..rows * side];
-            acc.fill(Lanes([0.0; PANEL_ROWS]));
-            let group = &w.bytes()[panel * panel_bytes..(panel + side) * panel_bytes];
-            // One tile of rows visits its accumulators once anyway.
-            let block = if rows <= TILE_ROWS { cols } else { K_BLOCK };
-            for k in (0..cols).step_by(block.max(2)) {
-                let to = cols.min(k + block);
-                let mut done = 0;
-                while done < rows {
-                    let take = share(rows - done, TILE_ROWS);
-                    let x = x.rows_in(done..done + take);
-                    let tile = Tile {
-                        w: group.as_ptr(),
-                        panel_bytes,
-                        x: x.as_ptr(),
-                        stride,
-                        from: k,
-                        to,
-                    };
-                    let acc = &mut acc[done * side..(done + take) * side];
-                    // SAFETY: the token proves the features; `group` is `side` panels of `cols` values,
-                    // `x` is `take` rows of as many, `k` is even and `to` at most `cols`.
-                    unsafe { some_rows::<W>(side, take, &tile, acc) };
-                    done += take;
-                }
+    unsafe fn tile(
+        self,
+        dtype: Dtype,
+        panels: usize,
+        rows: usize,
+        tile: &FloatTile,
+        acc: &mut [Lanes<f32>],
+    ) {
+        // SAFETY: the token proves the features; the rest is passed on from the caller.
+        unsafe {
+            match dtype {
+                Dtype::F16 => some_rows::<F16>(panels, rows, tile, acc),
+                Dtype::BF16 => some_rows::<Bf16>(panels, rows, tile, acc),
+                _ => some_rows::<F32>(panels, rows, tile, acc),
             }
-            for p in 0..side {
-                for m in 0..rows {
-                    let acc = &acc[m * side + p..][..1];
-                    write(acc, &mut out, from + m, (panel + p) * PANEL_ROWS, mode);
-                }
-            }
-            panel += side;
         }
     }
 }
 
-/// Rows and panels of one register tile.
-struct Tile {
-    w: *const u8,
-    panel_bytes: usize,
-    x: *const f32,
-    stride: usize,
-    from: usize,
-    to: usize,
-}
-
 /// # Safety
-/// See [`tile_rows`]; the machine must have the features.
+/// See [`FloatProduct::tile`]; the machine must have the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn some_rows<W: Weights>(panels: usize, rows: usize, tile: &Tile, acc: &mut [Lanes<f32>]) {
+unsafe fn some_rows<W: Weights>(
+    panels: usize,
+    rows: usize,
+    tile: &FloatTile,
+    acc: &mut [Lanes<f32>],
+) {
     macro_rules! pick {
         ($($p:literal: $($m:literal)*;)*) => {
             match (panels, rows) {
@@ -113,17 +61,16 @@ unsafe fn some_rows<W: Weights>(panels: usize, rows: usize, tile: &Tile, acc: &m
 /// Adds `from..to` along `k` of `M` rows and `P` panels to `acc`, row-major.
 ///
 /// # Safety
-/// `tile.w` must be the start of `P` panels, `tile.x` of `M` rows, all at least `tile.to` long, and
-/// `tile.from` even.
+/// See [`FloatProduct::tile`]; the machine must have the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile_rows<W: Weights, const P: usize, const M: usize>(
-    tile: &Tile,
+    tile: &FloatTile,
     acc: &mut [Lanes<f32>],
 ) {
     let mut sums = [[_mm512_setzero_ps(); P]; M];
     for m in 0..M {
         for p in 0..P {
-            sums[m][p] = super::vector::load_floats(&acc[m * P + p]);
+            sums[m][p] = load_floats(&acc[m * P + p]);
         }
     }
     let zero = _mm512_setzero_ps();
@@ -162,7 +109,7 @@ unsafe fn tile_rows<W: Weights, const P: usize, const M: usize>(
     }
     for m in 0..M {
         for p in 0..P {
-            super::vector::store_floats(&mut acc[m * P + p], sums[m][p]);
+            store_floats(&mut acc[m * P + p], sums[m][p]);
         }
     }
 }
