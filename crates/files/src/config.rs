@@ -1,6 +1,6 @@
 //! What a model is: its architecture and sizes, the same words whichever file they came from.
 //!
-//! The types are filled by `gguf::config` and `hf::config`; [`ModelConfig::check`] holds the rules
+//! The types are filled by `gguf::config` and `hf::config`; `ModelConfig::check` holds the rules
 //! that both must keep.
 
 use std::path::Path;

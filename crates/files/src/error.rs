@@ -28,11 +28,11 @@ pub enum FileError {
         /// Byte offset of the offending field, where it has one.
         offset: Option<u64>,
         /// The field or tensor.
-        what: String,
+        what: Box<str>,
         /// What the file holds.
-        got: String,
+        got: Box<str>,
         /// What it should hold.
-        want: String,
+        want: Box<str>,
         /// What to do.
         remedy: &'static str,
     },
@@ -115,7 +115,7 @@ pub enum FileError {
 }
 
 /// What to do about a file whose bytes break the format.
-pub(crate) const DAMAGED: &str = "the file is damaged or incomplete: fetch it again";
+const DAMAGED: &str = "the file is damaged or incomplete: fetch it again";
 
 impl FileError {
     /// An I/O error at `path`.
@@ -139,11 +139,19 @@ impl FileError {
         FileError::Malformed {
             path: path.to_owned(),
             offset: offset.into(),
-            what: what.into(),
-            got: got.to_string(),
-            want: want.to_string(),
+            what: what.into().into(),
+            got: got.to_string().into(),
+            want: want.to_string().into(),
             remedy: DAMAGED,
         }
+    }
+
+    /// The same with another remedy than fetching the file again.
+    pub(crate) fn with_remedy(mut self, better: &'static str) -> FileError {
+        if let FileError::Malformed { remedy, .. } = &mut self {
+            *remedy = better;
+        }
+        self
     }
 
     /// A setting that is missing or makes no sense.

@@ -404,14 +404,11 @@ fn lone_gguf(directory: &Path) -> Result<Option<PathBuf>, FileError> {
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => return Ok(None),
             Some("gguf") if found.is_some() => {
-                return Err(FileError::Malformed {
-                    path: directory.to_owned(),
-                    offset: None,
-                    what: "model directory".into(),
-                    got: "several .gguf files".into(),
-                    want: "one".into(),
-                    remedy: "give the path of the file itself",
-                });
+                let got = "several .gguf files";
+                return Err(
+                    FileError::malformed(directory, None, "model directory", got, "one")
+                        .with_remedy("give the path of the file itself"),
+                );
             }
             Some("gguf") => found = Some(path),
             _ => {}

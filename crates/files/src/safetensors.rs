@@ -10,7 +10,7 @@ use std::path::Path;
 use bursar_kernels::quant::Dtype;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::error::{DAMAGED, FileError, quoted};
+use crate::error::{FileError, quoted};
 use crate::source::Source;
 use crate::tensor::{TensorIndex, TensorInfo, check_overlap};
 
@@ -102,13 +102,8 @@ fn add(
 ) -> Result<(), FileError> {
     let path = source.path();
     let shown = quoted(name.as_bytes());
-    let bad = |what: &str, got: String, want: String| FileError::Malformed {
-        path: path.to_owned(),
-        offset: None,
-        what: format!("{what} of tensor {shown}"),
-        got,
-        want,
-        remedy: DAMAGED,
+    let bad = |what: &str, got: String, want: String| {
+        FileError::malformed(path, None, format!("{what} of tensor {shown}"), got, want)
     };
     let (start, end) = (entry.start, entry.end);
     if start > end || end > data_len {

@@ -29,19 +29,16 @@ impl Source {
         // Asked before opening: opening a FIFO would wait for a writer.
         let meta = std::fs::metadata(path).map_err(|e| FileError::io(path, "open", e))?;
         if !meta.is_file() {
-            return Err(FileError::Malformed {
-                path: path.to_owned(),
-                offset: None,
-                what: "model file".into(),
-                got: if meta.is_dir() {
-                    "a directory"
-                } else {
-                    "a special file"
-                }
-                .into(),
-                want: "a regular file".into(),
-                remedy: "give the path of a .gguf or .safetensors file, or of a model directory",
-            });
+            let got = if meta.is_dir() {
+                "a directory"
+            } else {
+                "a special file"
+            };
+            let remedy = "give the path of a .gguf or .safetensors file, or of a model directory";
+            return Err(
+                FileError::malformed(path, None, "model file", got, "a regular file")
+                    .with_remedy(remedy),
+            );
         }
         let file = File::open(path).map_err(|e| FileError::io(path, "open", e))?;
         let len = file

@@ -1,5 +1,6 @@
 //! Opens the small models that the golden tests use, and a few real shapes, and checks what is
 //! understood of them.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::read::Header;
+use super::header::Header;
 use super::value::Value;
 use crate::config::*;
 use crate::error::{FileError, quoted};

@@ -1,17 +1,19 @@
 //! GGUF, the single-file format of llama.cpp: a little-endian header of typed settings and tensor
 //! descriptions, then aligned tensor data.
 //!
-//! Written from the format's specification (`docs/gguf.md` in ggml-org/ggml). [`read`] never
+//! Written from the format's specification (`docs/gguf.md` in ggml-org/ggml). The reader never
 //! trusts a number: each count, length, offset and product is compared with the file's size
 //! before anything is allocated or skipped by it.
 
 pub(crate) mod config;
+mod cursor;
+mod header;
 pub(crate) mod read;
 pub(crate) mod tokens;
 pub(crate) mod value;
 pub mod write;
 
-pub use read::Header;
+pub use header::Header;
 pub use value::{ArrayRef, Value, ValueType};
 pub use write::{TensorSpec, Writer};
 

@@ -9,19 +9,18 @@ use std::path::Path;
 
 use bursar_kernels::quant::Dtype;
 
+use super::cursor::Cursor;
+use super::header::Header;
 use super::value::{ArrayRef, Value, ValueType};
 use super::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, MAGIC};
-use crate::error::{DAMAGED, FileError, quoted};
+use crate::error::{FileError, quoted};
 use crate::source::Source;
-use crate::strings::StringTable;
 use crate::tensor::{TensorIndex, TensorInfo, check_overlap};
 
-/// Longest key or tensor name in bytes. The specification allows 65,535 and 64.
-const NAME_MAX: u64 = 65_535;
 /// Longest string that is kept in memory.
 const STRING_KEPT_MAX: u64 = 1 << 20;
-/// Most settings and tensors in a file; real files have a few hundred.
-const ENTRIES_MAX: u64 = 1 << 20;
+/// Most bytes of names and strings kept in memory; real files have some 50 KB.
+const KEPT_MAX: usize = 64 << 20;
 /// Deepest nesting of arrays.
 const DEPTH_MAX: usize = 8;
 /// Largest alignment.
@@ -31,19 +30,6 @@ const RANK_MAX: u32 = 4;
 
 const TYPES: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K";
 
-/// A GGUF header, checked.
-#[derive(Debug)]
-pub struct Header {
-    /// Version of the format, 2 or 3.
-    pub version: u32,
-    /// Alignment of tensor data in bytes.
-    pub alignment: u64,
-    /// Settings by key.
-    pub settings: BTreeMap<String, Value>,
-    /// First byte of tensor data.
-    pub data_start: u64,
-}
-
 /// Reads and checks the header of `source`, which is shard `file` of the model.
 pub(crate) fn read(source: &Source, file: usize) -> Result<(Header, TensorIndex), FileError> {
     let mut cursor = Cursor::new(source);
@@ -52,11 +38,34 @@ pub(crate) fn read(source: &Source, file: usize) -> Result<(Header, TensorIndex)
     let tensor_count = cursor.count("number of tensors", TENSOR_BYTES_MIN)?;
     let setting_count = cursor.count("number of settings", SETTING_BYTES_MIN)?;
 
+    let mut kept = 0;
+    let mut keep = |at: u64, bytes: usize| {
+        kept += bytes;
+        match kept <= KEPT_MAX {
+            true => Ok(()),
+            false => {
+                let want = format!("at most {KEPT_MAX} bytes");
+                Err(FileError::malformed(
+                    path,
+                    at,
+                    "names and strings of the header",
+                    kept,
+                    want,
+                ))
+            }
+        }
+    };
     let mut settings = BTreeMap::new();
     for _ in 0..setting_count {
         let at = cursor.pos;
         let key = cursor.name("setting's name")?;
         let value = read_value(&mut cursor, &key)?;
+        let text = if let Value::String(text) = &value {
+            text.len()
+        } else {
+            0
+        };
+        keep(at, key.len() + text)?;
         if settings.insert(key.clone(), value).is_some() {
             return Err(FileError::malformed(
                 path,
@@ -71,7 +80,9 @@ pub(crate) fn read(source: &Source, file: usize) -> Result<(Header, TensorIndex)
 
     let mut tensors = TensorIndex::default();
     for _ in 0..tensor_count {
+        let at = cursor.pos;
         let tensor = read_tensor(&mut cursor, file, alignment)?;
+        keep(at, tensor.name.len())?;
         tensors.add(path, tensor)?;
     }
     let data_start = cursor
@@ -110,14 +121,7 @@ const TENSOR_BYTES_MIN: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, FileError> {
     let path = cursor.source.path();
     let wrong = |offset: u64, what: &str, got: String, want: &str, remedy: &'static str| {
-        Err(FileError::Malformed {
-            path: path.to_owned(),
-            offset: Some(offset),
-            what: what.into(),
-            got,
-            want: want.into(),
-            remedy,
-        })
+        Err(FileError::malformed(path, offset, what, got, want).with_remedy(remedy))
     };
     let magic: [u8; 4] = cursor.take("magic number")?;
     if magic != MAGIC {
@@ -365,7 +369,7 @@ pub(crate) enum SizeError {
 
 /// Bytes of `rows` rows of `cols` elements; always below 2^62.
 pub(crate) fn tensor_bytes(dtype: Dtype, rows: usize, cols: usize) -> Result<u64, SizeError> {
-    if cols % dtype.block_elems() != 0 {
+    if !cols.is_multiple_of(dtype.block_elems()) {
         return Err(SizeError::Blocks);
     }
     let blocks = cols / dtype.block_elems();
@@ -391,14 +395,15 @@ fn place_tensors(
         match (start, end) {
             (Some(start), Some(end)) if end <= source.len() => tensor.offset = start,
             _ => {
-                return Err(FileError::Malformed {
-                    path: path.to_owned(),
-                    offset: start,
-                    what: format!("tensor {}", quoted(tensor.name.as_bytes())),
-                    got: format!("{} bytes in a file of {}", tensor.bytes, source.len()),
-                    want: "all of it inside the file".into(),
-                    remedy: DAMAGED,
-                });
+                let what = format!("tensor {}", quoted(tensor.name.as_bytes()));
+                let got = format!("{} bytes in a file of {}", tensor.bytes, source.len());
+                return Err(FileError::malformed(
+                    path,
+                    start,
+                    what,
+                    got,
+                    "all of it inside the file",
+                ));
             }
         }
     }
@@ -436,353 +441,4 @@ fn ggml_type_name(number: u32) -> String {
         _ => return format!("number {number}"),
     };
     name.into()
-}
-
-impl Header {
-    /// Reads an array of strings into a packed table.
-    pub(crate) fn strings(
-        &self,
-        source: &Source,
-        key: &str,
-    ) -> Result<Option<StringTable>, FileError> {
-        let Some(array) = self.array(source, key, &[ValueType::String], "an array of strings")?
-        else {
-            return Ok(None);
-        };
-        // Exact, and backed by bytes of the file: the walk passed over every one of them.
-        let count = usize::try_from(array.count).expect("count was checked against the file");
-        let text = array.bytes.saturating_sub(array.count.saturating_mul(8));
-        let text = usize::try_from(text).expect("length was checked against the file");
-        let mut table = StringTable::with_capacity(count, text);
-        let mut cursor = Cursor::at(source, array.offset);
-        let mut string = Vec::new();
-        for _ in 0..count {
-            let at = cursor.pos;
-            let len = cursor.length(key)?;
-            cursor.bytes(len, key, &mut string)?;
-            // Also guards the capacity, should the file have changed since the walk.
-            if cursor.pos > array.offset + array.bytes || !table.push(&string) {
-                return Err(FileError::malformed(
-                    source.path(),
-                    at,
-                    format!("strings of {key}"),
-                    "more bytes than before",
-                    "a file that does not change while it is read, with less than 4 GiB of strings",
-                ));
-            }
-        }
-        Ok(Some(table))
-    }
-
-    /// Reads an array of integers.
-    pub(crate) fn integers(
-        &self,
-        source: &Source,
-        key: &str,
-    ) -> Result<Option<Vec<i64>>, FileError> {
-        use ValueType::*;
-        let kinds = [U8, I8, U16, I16, U32, I32, U64, I64];
-        let Some(array) = self.array(source, key, &kinds, "an array of integers")? else {
-            return Ok(None);
-        };
-        let mut cursor = Cursor::at(source, array.offset);
-        let count = usize::try_from(array.count).expect("count was checked against the file");
-        let mut numbers = Vec::with_capacity(count);
-        for _ in 0..count {
-            numbers.push(match array.element {
-                U8 => u8::from_le_bytes(cursor.take(key)?).into(),
-                I8 => i8::from_le_bytes(cursor.take(key)?).into(),
-                U16 => u16::from_le_bytes(cursor.take(key)?).into(),
-                I16 => i16::from_le_bytes(cursor.take(key)?).into(),
-                U32 => u32::from_le_bytes(cursor.take(key)?).into(),
-                I32 => i32::from_le_bytes(cursor.take(key)?).into(),
-                I64 => i64::from_le_bytes(cursor.take(key)?),
-                _ => {
-                    let number = u64::from_le_bytes(cursor.take(key)?);
-                    i64::try_from(number).map_err(|_| {
-                        FileError::config(source.path(), key, number, "numbers of 63 bits")
-                    })?
-                }
-            });
-        }
-        Ok(Some(numbers))
-    }
-
-    /// Reads an array of single-precision numbers.
-    pub(crate) fn floats(&self, source: &Source, key: &str) -> Result<Option<Vec<f32>>, FileError> {
-        let Some(array) = self.array(source, key, &[ValueType::F32], "an array of floats")? else {
-            return Ok(None);
-        };
-        let mut cursor = Cursor::at(source, array.offset);
-        let count = usize::try_from(array.count).expect("count was checked against the file");
-        let mut numbers = Vec::with_capacity(count);
-        for _ in 0..count {
-            numbers.push(f32::from_le_bytes(cursor.take(key)?));
-        }
-        Ok(Some(numbers))
-    }
-
-    /// Reads a string however long it is.
-    pub(crate) fn long_string(
-        &self,
-        source: &Source,
-        key: &str,
-    ) -> Result<Option<String>, FileError> {
-        match self.settings.get(key) {
-            Some(Value::LongString { offset, len }) => {
-                Cursor::at(source, *offset).text(*len, key).map(Some)
-            }
-            _ => self
-                .string(source.path(), key)
-                .map(|s| s.map(str::to_owned)),
-        }
-    }
-
-    fn array(
-        &self,
-        source: &Source,
-        key: &str,
-        kinds: &[ValueType],
-        want: &str,
-    ) -> Result<Option<ArrayRef>, FileError> {
-        match self.settings.get(key) {
-            None => Ok(None),
-            Some(Value::Array(array)) if kinds.contains(&array.element) => Ok(Some(*array)),
-            Some(other) => Err(FileError::config(
-                source.path(),
-                key,
-                other.describe(),
-                want,
-            )),
-        }
-    }
-
-    /// A string setting.
-    pub(crate) fn string(&self, path: &Path, key: &str) -> Result<Option<&str>, FileError> {
-        match self.settings.get(key) {
-            None => Ok(None),
-            Some(Value::String(s)) => Ok(Some(s)),
-            Some(other) => Err(FileError::config(path, key, other.describe(), "a string")),
-        }
-    }
-
-    /// A setting that is a natural number.
-    pub(crate) fn natural(&self, path: &Path, key: &str) -> Result<Option<u64>, FileError> {
-        match self.settings.get(key) {
-            None => Ok(None),
-            Some(Value::Unsigned(n)) => Ok(Some(*n)),
-            Some(Value::Signed(n)) if *n >= 0 => Ok(Some(n.unsigned_abs())),
-            Some(other) => Err(FileError::config(
-                path,
-                key,
-                other.describe(),
-                "an integer, 0 or more",
-            )),
-        }
-    }
-
-    /// A setting that is a real number.
-    pub(crate) fn float(&self, path: &Path, key: &str) -> Result<Option<f32>, FileError> {
-        match self.settings.get(key) {
-            None => Ok(None),
-            Some(Value::Float(x)) => Ok(Some(*x as f32)),
-            Some(other) => Err(FileError::config(path, key, other.describe(), "a float")),
-        }
-    }
-
-    /// A setting that is a truth value.
-    pub(crate) fn truth(&self, path: &Path, key: &str) -> Result<Option<bool>, FileError> {
-        match self.settings.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(b)) => Ok(Some(*b)),
-            Some(other) => Err(FileError::config(
-                path,
-                key,
-                other.describe(),
-                "true or false",
-            )),
-        }
-    }
-}
-
-/// A position in the file, with a window of bytes around it.
-struct Cursor<'a> {
-    source: &'a Source,
-    /// The next byte.
-    pos: u64,
-    window: Vec<u8>,
-    /// Position of the window's first byte.
-    window_start: u64,
-}
-
-impl<'a> Cursor<'a> {
-    const WINDOW: usize = 64 << 10;
-
-    fn new(source: &'a Source) -> Cursor<'a> {
-        Cursor::at(source, 0)
-    }
-
-    fn at(source: &'a Source, pos: u64) -> Cursor<'a> {
-        Cursor {
-            source,
-            pos,
-            window: Vec::new(),
-            window_start: pos,
-        }
-    }
-
-    /// Bytes between here and the end of the file.
-    fn left(&self) -> u64 {
-        self.source.len().saturating_sub(self.pos)
-    }
-
-    fn ends(&self, want: u64, what: &str) -> FileError {
-        FileError::malformed(
-            self.source.path(),
-            self.pos,
-            what,
-            format!("the end of the file after {} bytes", self.left()),
-            format!("{want} bytes"),
-        )
-    }
-
-    fn skip(&mut self, bytes: u64, what: &str) -> Result<(), FileError> {
-        if bytes > self.left() {
-            return Err(self.ends(bytes, what));
-        }
-        self.pos += bytes;
-        Ok(())
-    }
-
-    /// The next `N` bytes.
-    fn take<const N: usize>(&mut self, what: &str) -> Result<[u8; N], FileError> {
-        if N as u64 > self.left() {
-            return Err(self.ends(N as u64, what));
-        }
-        let in_window = |cursor: &Cursor<'_>| {
-            let start = cursor.pos.checked_sub(cursor.window_start)?;
-            let start = usize::try_from(start).ok()?;
-            cursor
-                .window
-                .get(start..start.checked_add(N)?)?
-                .try_into()
-                .ok()
-        };
-        if let Some(bytes) = in_window(self) {
-            self.pos += N as u64;
-            return Ok(bytes);
-        }
-        // A header in memory ends before its weights: ask for no more than is held, but for N.
-        let held = self.source.held().saturating_sub(self.pos);
-        let len = held.min(Self::WINDOW as u64).max(N as u64) as usize;
-        self.window.resize(len, 0);
-        self.window_start = self.pos;
-        if let Err(e) = self.source.read_at(self.pos, &mut self.window) {
-            self.window.clear();
-            return Err(e);
-        }
-        let bytes = in_window(self).expect("the window was filled from here");
-        self.pos += N as u64;
-        Ok(bytes)
-    }
-
-    /// The next `len` bytes, into `out`.
-    fn bytes(&mut self, len: u64, what: &str, out: &mut Vec<u8>) -> Result<(), FileError> {
-        if len > self.left() {
-            return Err(self.ends(len, what));
-        }
-        let len = usize::try_from(len).expect("at most the file's length");
-        out.clear();
-        out.resize(len, 0);
-        let start = self
-            .pos
-            .checked_sub(self.window_start)
-            .and_then(|s| usize::try_from(s).ok());
-        let held = start.and_then(|s| self.window.get(s..s.checked_add(len)?));
-        match held {
-            Some(held) => out.copy_from_slice(held),
-            None => self.source.read_at(self.pos, out)?,
-        }
-        self.pos += len as u64;
-        Ok(())
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32, FileError> {
-        Ok(u32::from_le_bytes(self.take(what)?))
-    }
-
-    fn u64(&mut self, what: &str) -> Result<u64, FileError> {
-        Ok(u64::from_le_bytes(self.take(what)?))
-    }
-
-    /// A count of things that take at least `each` bytes of what is left.
-    fn count(&mut self, what: &str, each: u64) -> Result<u64, FileError> {
-        let at = self.pos;
-        let count = self.u64(what)?;
-        let most = (self.left() / each).min(ENTRIES_MAX);
-        if count > most {
-            let path = self.source.path();
-            return Err(FileError::malformed(
-                path,
-                at,
-                what,
-                count,
-                format!("at most {most}"),
-            ));
-        }
-        Ok(count)
-    }
-
-    /// The length of a string, checked against what is left.
-    fn length(&mut self, what: &str) -> Result<u64, FileError> {
-        let at = self.pos;
-        let len = self.u64(what)?;
-        if len > self.left() {
-            return Err(FileError::malformed(
-                self.source.path(),
-                at,
-                format!("length of a string of {what}"),
-                len,
-                format!("at most {} (what is left of the file)", self.left()),
-            ));
-        }
-        Ok(len)
-    }
-
-    /// The next `len` bytes as text.
-    fn text(&mut self, len: u64, what: &str) -> Result<String, FileError> {
-        let at = self.pos;
-        let mut bytes = Vec::new();
-        self.bytes(len, what, &mut bytes)?;
-        String::from_utf8(bytes).map_err(|e| {
-            let got = format!("a bad byte {} in", e.utf8_error().valid_up_to());
-            FileError::malformed(self.source.path(), at, what, got, "UTF-8 text")
-        })
-    }
-
-    /// A key or a tensor's name.
-    fn name(&mut self, what: &str) -> Result<String, FileError> {
-        let at = self.pos;
-        let len = self.length(what)?;
-        if !(1..=NAME_MAX).contains(&len) {
-            let want = format!("1 to {NAME_MAX} bytes");
-            return Err(FileError::malformed(
-                self.source.path(),
-                at,
-                what,
-                len,
-                want,
-            ));
-        }
-        self.text(len, what)
-    }
-
-    fn value_type(&mut self, key: &str) -> Result<ValueType, FileError> {
-        let at = self.pos;
-        let number = self.u32(key)?;
-        ValueType::from_number(number).ok_or_else(|| {
-            let what = format!("type of setting {}", quoted(key.as_bytes()));
-            FileError::malformed(self.source.path(), at, what, number, "0 to 12")
-        })
-    }
 }

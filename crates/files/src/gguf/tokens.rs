@@ -1,7 +1,7 @@
 //! The tokenizer that a GGUF header carries.
 
 use super::config::token_id;
-use super::read::Header;
+use super::header::Header;
 use crate::error::FileError;
 use crate::source::Source;
 use crate::strings::StringTable;

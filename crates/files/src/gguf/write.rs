@@ -90,6 +90,13 @@ impl Writer {
             .extend_from_slice(&(count as u64).to_le_bytes());
     }
 
+    /// Adds a setting of any type, its value encoded as the format has it (for the types that have
+    /// no method of their own).
+    pub fn encoded(&mut self, key: &str, ty: ValueType, value: &[u8]) {
+        self.key(key, ty);
+        self.settings.extend_from_slice(value);
+    }
+
     /// Adds a 32-bit unsigned setting.
     pub fn u32(&mut self, key: &str, value: u32) {
         self.key(key, ValueType::U32);

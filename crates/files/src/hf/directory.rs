@@ -49,13 +49,10 @@ pub(crate) fn open(root: &Path, weights: Option<&Path>) -> Result<ModelFile, Fil
         _ => root.to_owned(),
     };
     let config_path = place.join("config.json");
-    let settings = Settings::read(&config_path)?.ok_or_else(|| FileError::Malformed {
-        path: place.clone(),
-        offset: None,
-        what: "model directory".into(),
-        got: "no config.json".into(),
-        want: "config.json beside the weights".into(),
-        remedy: "give a .gguf file, or download the whole repository",
+    let settings = Settings::read(&config_path)?.ok_or_else(|| {
+        let want = "config.json beside the weights";
+        FileError::malformed(&place, None, "model directory", "no config.json", want)
+            .with_remedy("give a .gguf file, or download the whole repository")
     })?;
     let (shards, tensors) = match weights {
         Some(path) => read_shards(vec![path.to_owned()])?,
@@ -120,14 +117,11 @@ fn find_weights(place: &Path) -> Result<(Vec<Source>, TensorIndex), FileError> {
     if index.exists() {
         return read_index(place, &index);
     }
-    Err(FileError::Malformed {
-        path: place.to_owned(),
-        offset: None,
-        what: "model directory".into(),
-        got: "no weights".into(),
-        want: format!("{WHOLE} or {INDEX}"),
-        remedy: "download the safetensors weights (other formats are not read)",
-    })
+    let want = format!("{WHOLE} or {INDEX}");
+    Err(
+        FileError::malformed(place, None, "model directory", "no weights", want)
+            .with_remedy("download the safetensors weights (other formats are not read)"),
+    )
 }
 
 /// Reads the headers of files that together are the weights.

@@ -44,7 +44,7 @@ impl Random {
 
     /// A number below `n`, which must not be 0. Biased by less than `n / 2^32`.
     pub(super) fn below(&mut self, n: usize) -> usize {
-        let high = u128::from(self.bits()) * n as u128 >> 64;
+        let high = (u128::from(self.bits()) * n as u128) >> 64;
         usize::try_from(high).expect("below n")
     }
 
