@@ -152,8 +152,10 @@ fn bench(isa: Isa, dtype: Dtype, rows: usize, o: &Options, peaks: &Peaks) {
         WARM_ROWS
     };
     let layout = PanelLayout::new(dtype, outputs, o.k).expect("a layout");
-    let mut packed = vec![0; layout.bytes()];
-    weights(&layout, &mut packed);
+    let mut packed = vec![0; layout.bytes() + 64];
+    let aligned = packed.as_ptr().align_offset(64);
+    let packed = &mut packed[aligned..][..layout.bytes()];
+    weights(&layout, packed);
     let x: Vec<f32> = (0..rows * o.k)
         .map(|i| ((i * 7919) % 1999) as f32 / 1000.0 - 1.0)
         .collect();
@@ -161,23 +163,31 @@ fn bench(isa: Isa, dtype: Dtype, rows: usize, o: &Options, peaks: &Peaks) {
     let acts = ActLayout::new(kind, o.k).expect("whole blocks");
     let mut bytes = Vec::new();
     if kind != ActKind::F32 {
-        bytes.resize(rows * acts.row_bytes(), 0);
-        quantize_acts(isa, kind, MatRef::dense(&x, rows, o.k), &mut bytes);
+        bytes.resize(rows * acts.row_bytes() + 64, 0);
+    }
+    let aligned = bytes.as_ptr().align_offset(64).min(bytes.len());
+    let len = bytes.len().saturating_sub(64);
+    let bytes = &mut bytes[aligned..][..len];
+    if kind != ActKind::F32 {
+        quantize_acts(isa, kind, MatRef::dense(&x, rows, o.k), bytes);
     }
     let acts = match kind {
         ActKind::F32 => Acts::F32(MatRef::dense(&x, rows, o.k)),
         _ => Acts::Quantized {
             layout: acts,
             rows,
-            bytes: &bytes,
+            bytes,
         },
     };
-    let mut out = vec![0.0; rows * outputs];
-    let all = Panels::new(layout, &packed);
+    let mut out = vec![0.0; rows * outputs + 16];
+    // As buffers of a model are: at the start of a cache line.
+    let aligned = out.as_ptr().align_offset(64);
+    let out = &mut out[aligned..][..rows * outputs];
+    let all = Panels::new(layout, packed);
     let per = all.panels().div_ceil(o.threads);
     let (median, best) = seconds(o.threads, || {
         std::thread::scope(|scope| {
-            let mut rest = MatMut::dense(&mut out, rows, outputs);
+            let mut rest = MatMut::dense(out, rows, outputs);
             let mut done = 0;
             for t in 0..o.threads {
                 let part =

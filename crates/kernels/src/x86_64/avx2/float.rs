@@ -9,8 +9,8 @@ use crate::isa::Avx2;
 use crate::quant::Dtype;
 
 impl FloatProduct for Avx2 {
-    /// Twelve accumulators, two vectors of weights, one of activations.
-    const ROWS: usize = 6;
+    /// Ten accumulators, four vectors of weights, one of activations.
+    const ROWS: usize = 5;
     const SIDE: usize = 1;
     const FEW_ROWS: usize = 1;
 

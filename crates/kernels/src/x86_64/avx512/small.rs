@@ -92,12 +92,6 @@ fn some_rows<const M: usize, const MINS: bool, const SHIFT: u32>(
     }
     for b in 0..tile.blocks.min(8) {
         let mut dot = [_mm512_setzero_si512(); M];
-        if !MINS {
-            for m in 0..M {
-                let offset = _mm512_slli_epi32::<SHIFT>(splat(&row[m][BLOCK_SUMS_AT + b]));
-                dot[m] = _mm512_sub_epi32(dot[m], offset);
-            }
-        }
         for v in 0..8 {
             let w = load(&tile.q[8 * b + v]);
             for m in 0..M {
@@ -106,12 +100,13 @@ fn some_rows<const M: usize, const MINS: bool, const SHIFT: u32>(
         }
         let (d, min) = (load_floats(&tile.d[b]), load_floats(&tile.m[b]));
         for m in 0..M {
-            let dot = _mm512_cvtepi32_ps(dot[m]);
+            let sum = splat(&row[m][BLOCK_SUMS_AT + b]);
             let t = if MINS {
-                let sum = _mm512_cvtepi32_ps(splat(&row[m][BLOCK_SUMS_AT + b]));
-                _mm512_fmadd_ps(d, dot, _mm512_mul_ps(min, sum))
+                let sum = _mm512_cvtepi32_ps(sum);
+                _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(dot[m]), _mm512_mul_ps(min, sum))
             } else {
-                _mm512_mul_ps(d, dot)
+                let dot = _mm512_sub_epi32(dot[m], _mm512_slli_epi32::<SHIFT>(sum));
+                _mm512_mul_ps(d, _mm512_cvtepi32_ps(dot))
             };
             sums[m] = _mm512_fmadd_ps(t, splat_float(&row[m][BLOCK_SCALES_AT + b]), sums[m]);
         }
