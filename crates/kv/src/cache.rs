@@ -1,7 +1,7 @@
 //! Blocks and the memory they stand for: one mapping, charged to an account, touched block by block.
 
 use bursar_kernels::kv_view::{KvLayout, KvView};
-use bursar_memory::{Account, HugePages, Mapping, Reservation};
+use bursar_memory::{Account, Bytes, HugePages, Mapping, Reservation};
 
 use crate::KvError;
 use crate::blocks::Blocks;
@@ -25,8 +25,19 @@ pub struct KvReport {
     pub blocks_total: usize,
     /// Blocks that sequences hold.
     pub blocks_used: usize,
-    /// The most blocks that were ever held at once.
+    /// The most blocks that were ever held at once, which is how many have been written: free blocks
+    /// are taken most recently used first.
     pub blocks_peak: usize,
+    /// Tokens of a block.
+    pub block_tokens: usize,
+    /// Bytes of a token's keys and values in all layers.
+    pub bytes_per_token: Bytes,
+    /// Bytes of the blocks that sequences hold.
+    pub bytes_used: Bytes,
+    /// Bytes of all blocks.
+    pub bytes_total: Bytes,
+    /// Bytes of the books.
+    pub bytes_books: Bytes,
 }
 
 impl KvCache {
@@ -38,9 +49,10 @@ impl KvCache {
     pub fn new(plan: KvPlan, account: &Account) -> Result<Self, KvError> {
         let books = account.reserve(plan.books_bytes())?;
         let memory = account.reserve(plan.blocks_bytes())?;
-        // Without huge pages: a block is smaller than one, and the first write to a huge page would
-        // take all of it.
-        let memory = Mapping::new(memory, HugePages::Never)?;
+        // Attention reads a block in pieces of a few KiB, one per head: with small pages each is a TLB
+        // miss or two, a fifth of its time. All of the mapping is charged, so that a huge page that is
+        // touched early costs nothing that was not granted.
+        let memory = Mapping::new(memory, HugePages::Advise)?;
         let blocks = u32::try_from(plan.blocks()).expect("a plan counts blocks in u32");
         Ok(Self {
             plan,
@@ -95,10 +107,16 @@ impl KvCache {
 
     /// What it holds now.
     pub fn report(&self) -> KvReport {
+        let block_bytes = self.plan.layout().block_bytes() as u64;
         KvReport {
             blocks_total: self.blocks.total(),
             blocks_used: self.blocks.used(),
             blocks_peak: self.written_peak,
+            block_tokens: self.plan.layout().block_tokens(),
+            bytes_per_token: self.plan.bytes_per_token(),
+            bytes_used: Bytes(block_bytes * self.blocks.used() as u64),
+            bytes_total: Bytes(block_bytes * self.blocks.total() as u64),
+            bytes_books: self.plan.books_bytes(),
         }
     }
 }
@@ -162,8 +180,72 @@ mod tests {
         cache.free(&mut b);
         let report = cache.report();
         assert_eq!((report.blocks_used, report.blocks_peak), (0, 4));
+        assert_eq!(report.bytes_used, Bytes(0));
+        assert_eq!(report.bytes_total.0, 4 * report.bytes_per_token.0 * 16);
         drop(cache);
         assert_eq!(ledger.granted(), Bytes(0));
+    }
+
+    #[test]
+    fn absurd_appends_are_refused() {
+        let (_, mut cache) = cache(4);
+        let mut table = BlockTable::with_capacity(64, 16);
+        cache.append(&mut table, 20).expect("room");
+        assert!(cache.append(&mut table, usize::MAX).is_err());
+        assert_eq!((table.len(), table.blocks().len()), (20, 2));
+        cache.append(&mut table, 0).expect("nothing");
+        cache.append(&mut table, 44).expect("the rest");
+        cache.free(&mut table);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_view_shows_what_was_written() {
+        use bursar_kernels::attention::{AttentionShape, attention, attention_scratch_len};
+        use bursar_kernels::isa::Isa;
+        use bursar_kernels::kv_view::kv_write;
+        use bursar_kernels::mat::{MatMut, MatRef};
+
+        let (_, mut cache) = cache(4);
+        let (mut a, mut b) = (BlockTable::new(), BlockTable::new());
+        // Two sequences grow in turns, so that their blocks alternate.
+        let layout = *cache.layout();
+        let mut expected = [0.0; 2];
+        for token in 0..20u16 {
+            for (table, sign) in [(&mut a, 1.0), (&mut b, -1.0)] {
+                cache.append(table, 1).expect("room");
+                let value = sign * f32::from(token);
+                let row = [value; 32];
+                let (k, v) = (MatRef::dense(&[0.0; 32], 1, 32), MatRef::dense(&row, 1, 32));
+                let (blocks, pos) = (table.blocks(), table.len() - 1);
+                kv_write(Isa::best(), layout, cache.bytes_mut(), blocks, 1, pos, k, v);
+                expected[usize::from(sign < 0.0)] += value / 20.0;
+            }
+        }
+        assert_ne!(a.blocks()[1], a.blocks()[0] + 1);
+        let shape = AttentionShape {
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 32,
+            scale: 1.0,
+            causal: true,
+            window: None,
+        };
+        let mut scratch = vec![0.0; attention_scratch_len(&shape)];
+        for (table, expected) in [&a, &b].into_iter().zip(expected) {
+            let mut out = [0.0; 32];
+            let (q, to) = (
+                MatRef::dense(&[0.0; 32], 1, 32),
+                MatMut::dense(&mut out, 1, 32),
+            );
+            let kv = cache.view(table);
+            attention(Isa::best(), &shape, kv, 1, 0..1, q, 19, to, &mut scratch);
+            // Equal scores: the mean of the values.
+            assert!(
+                out.iter().all(|x| (x - expected).abs() < 1e-5),
+                "{out:?} {expected}"
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,14 @@ impl BlockTable {
         Self::default()
     }
 
+    /// A sequence without tokens that will grow to `tokens` without allocating.
+    pub fn with_capacity(tokens: usize, block_tokens: usize) -> Self {
+        Self {
+            blocks: Vec::with_capacity(tokens.div_ceil(block_tokens)),
+            len: 0,
+        }
+    }
+
     /// The blocks, as attention reads them.
     pub fn blocks(&self) -> &[u32] {
         &self.blocks
@@ -46,7 +54,8 @@ impl BlockTable {
 
     /// Blocks that `tokens` more tokens need beyond those there are.
     pub(crate) fn blocks_for(&self, tokens: usize, block_tokens: usize) -> usize {
-        (self.len + tokens).div_ceil(block_tokens) - self.blocks.len()
+        // An absurd sum asks for more blocks than there can be and is refused for that.
+        self.len.saturating_add(tokens).div_ceil(block_tokens) - self.blocks.len()
     }
 
     pub(crate) fn push(&mut self, BlockId(block): BlockId) {
