@@ -12,7 +12,7 @@
 //! 3. Spans belong to *segments* of 512 tokens. Each segment starts afresh and is folded, when complete,
 //!    into the total of those before: `m'` the larger maximum, `l' = l e^(m - m') + l_s e^(m_s - m')` and
 //!    `o'` likewise. So one day segments may be computed by several workers and folded in this order.
-//! 4. The output is `o / l`, the lanes of `l` added by the tree of [`crate::ops`].
+//! 4. The output is `o (1 / l)`, the lanes of `l` added by the tree of [`crate::ops`].
 //!
 //! Nothing in this depends on the rows of a call, on which blocks hold the tokens, on how K and V are
 //! stored (once rounded), or on the instruction set: the bits are the same. A token that is not seen adds

@@ -248,13 +248,10 @@ impl<const M: usize> Values<'_, M> {
     #[inline(always)]
     fn add_columns<L: Lanes, S: Stored, const C: usize>(&mut self, l: L, at: usize) {
         let mut sums = [[l.splat(0.0); C]; M];
-        for m in 0..M {
-            let factor = l.splat(self.factors[m]);
-            let out: &[Vec16; C] = self.out[m * self.vectors + at..]
-                .first_chunk()
-                .expect("at + C <= vectors");
-            for c in 0..C {
-                sums[m][c] = l.mul(l.load(&out[c]), factor);
+        let outs = self.out.chunks_exact(self.vectors);
+        for ((sums, out), &factor) in sums.iter_mut().zip(outs).zip(&self.factors) {
+            for (sum, out) in sums.iter_mut().zip(&out[at..]) {
+                *sum = l.mul(l.load(out), l.splat(factor));
             }
         }
         let mut left = self.tokens;
@@ -284,12 +281,9 @@ impl<const M: usize> Values<'_, M> {
             }
             left = left.saturating_sub(TILE_TOKENS);
         }
-        for m in 0..M {
-            let out: &mut [Vec16; C] = self.out[m * self.vectors + at..]
-                .first_chunk_mut()
-                .expect("at + C <= vectors");
-            for c in 0..C {
-                l.store(sums[m][c], &mut out[c]);
+        for (sums, out) in sums.iter().zip(self.out.chunks_exact_mut(self.vectors)) {
+            for (&sum, out) in sums.iter().zip(&mut out[at..]) {
+                l.store(sum, out);
             }
         }
     }
@@ -366,7 +360,7 @@ impl Kernel for Fold<'_> {
     }
 }
 
-/// Divides the sums of values by the sum of weights.
+/// Divides the sums of values by the sum of weights (multiplies by its reciprocal).
 pub(super) struct Finish<'a> {
     pub(super) sum: &'a Vec16,
     pub(super) out: &'a [Vec16],
@@ -380,9 +374,9 @@ impl Kernel for Finish<'_> {
     fn run<L: Lanes>(self, l: L) {
         let sum = l.sum(l.load(self.sum));
         // A query that has seen nothing has sums of 0.
-        let divisor = l.splat(if sum == 0.0 { 1.0 } else { sum });
+        let factor = l.splat(if sum == 0.0 { 1.0 } else { 1.0 / sum });
         for (from, to) in self.out.iter().zip(self.to.chunks_mut(LANES)) {
-            let value = l.div(l.load(from), divisor);
+            let value = l.mul(l.load(from), factor);
             match to.as_mut_array() {
                 Some(to) => l.store(value, to),
                 None => l.store_some(value, to),
