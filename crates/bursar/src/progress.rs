@@ -109,10 +109,15 @@ impl Meter {
                     self.shown = now;
                     let message = self.message(now, begun_at, &note());
                     eprintln!(
-                        "{} {} of {} {message}",
+                        "{} {} of {}{} {message}",
                         self.label,
                         self.count(done),
-                        self.count(self.total)
+                        self.count(self.total),
+                        if self.unit == Unit::Texts {
+                            " texts"
+                        } else {
+                            ""
+                        },
                     );
                 }
             }
@@ -129,7 +134,7 @@ impl Meter {
     fn count(&self, count: u64) -> String {
         match self.unit {
             Unit::Bytes => Bytes(count).to_string(),
-            Unit::Texts => format!("{count} texts"),
+            Unit::Texts => count.to_string(),
         }
     }
 

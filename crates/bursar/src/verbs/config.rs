@@ -1,8 +1,11 @@
 //! `bursar config`: every setting, the value that holds and where it came from.
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::json;
 
+use crate::budget;
 use crate::config::table::{self, Fallback, Setting, TABLE};
 use crate::config::{Origin, SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
@@ -103,7 +106,10 @@ fn derived(
     shared: &Shared,
 ) -> Option<(serde_json::Value, String)> {
     let is = |other: &'static Setting| std::ptr::eq(setting, other);
-    if is(&table::THREADS) {
+    if is(&table::MEMORY) {
+        let bytes = budget::detected(Path::new("/")).ok()?.bytes;
+        Some((bytes.get().into(), bytes.to_string()))
+    } else if is(&table::THREADS) {
         let threads = settings.threads();
         Some((threads.into(), threads.to_string()))
     } else if is(&table::ISA) {

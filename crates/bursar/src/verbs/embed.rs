@@ -10,6 +10,7 @@ mod input;
 mod rows;
 mod sink;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -56,8 +57,8 @@ pub(crate) struct Arguments {
     /// How vectors are written [default: as the output's name ends, else jsonl]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// The file to write; it appears when it is complete, and an interrupted run can be continued
-    /// by the same command
+    /// The file to write, - for stdout; it appears when it is complete, and an interrupted run can
+    /// be continued by the same command
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Start over instead of continuing an interrupted run
@@ -72,11 +73,23 @@ pub(crate) struct Arguments {
     /// Keep only so many values of each vector
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
+    /// Scale each vector to length 1 even if the model would not
+    #[arg(long)]
+    normalize: bool,
     /// Print the figures as JSON; needs -o
     #[arg(long, requires = "output")]
     json: bool,
     #[command(flatten)]
     settings: SettingFlags<Takes>,
+}
+
+impl Arguments {
+    /// The file to write; `None` for stdout.
+    fn output(&self) -> Option<&Path> {
+        self.output
+            .as_deref()
+            .filter(|path| *path != Path::new("-"))
+    }
 }
 
 /// What decides how batches run.
@@ -130,6 +143,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         prompt_name: arguments.prompt_name.clone(),
         no_prompt: arguments.no_prompt,
         dimensions: arguments.dimensions,
+        normalize: arguments.normalize,
     };
     let prefix = embedder.check(&options)?.to_owned();
     let dimensions = options.dimensions.unwrap_or(embedder.dimensions());
@@ -139,13 +153,14 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
                 prefix: &prefix,
                 dimensions,
                 context: embedder.plan().context(),
+                normalize: options.normalize,
                 format,
             };
             Some(digest::state(&file, census, &decides)?)
         }
         None => None,
     };
-    let (sink, done) = match &arguments.output {
+    let (sink, done) = match arguments.output() {
         Some(path) => Sink::file(path, format, dimensions, state.as_ref(), arguments.restart)?,
         None => (Sink::stdout(), 0),
     };
@@ -181,14 +196,14 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
 
 /// The format asked for, or the one that the output's name asks for.
 fn format_of(arguments: &Arguments) -> Result<Format, Failure> {
-    let npy = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "npy");
+    let npy = |path: &Path| path.extension().is_some_and(|extension| extension == "npy");
     let format = arguments
         .format
-        .unwrap_or(match arguments.output.as_ref().is_some_and(npy) {
+        .unwrap_or(match arguments.output().is_some_and(npy) {
             true => Format::Npy,
             false => Format::Jsonl,
         });
-    if format == Format::Npy && arguments.output.is_none() {
+    if format == Format::Npy && arguments.output().is_none() {
         return Err(Failure::usage("an array cannot be written to stdout").help("give -o FILE.npy"));
     }
     Ok(format)
@@ -211,6 +226,10 @@ fn sort(
         }
     }
     let stdin = names.is_empty() || *names == [PathBuf::from("-")];
+    if names.is_empty() && std::io::stdin().is_terminal() {
+        return Err(Failure::usage("there is nothing to embed")
+            .help("name files, pipe texts in, or give - to type them"));
+    }
     let input = match (stdin, arguments.files) {
         (true, false) => Input::Stdin,
         (true, true) => {
@@ -377,7 +396,7 @@ struct Figures {
 impl Figures {
     /// On stdout as JSON where asked for; otherwise on stderr, where the vectors went to a file.
     fn print(&self, arguments: &Arguments, ledger: &Ledger) -> Result<(), Failure> {
-        let Some(output) = &arguments.output else {
+        let Some(output) = arguments.output() else {
             return Ok(());
         };
         let stats = &self.stats;

@@ -47,8 +47,6 @@ pub(crate) struct Arguments {
     /// What the model is told before the conversation
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
-    #[command(flatten)]
-    sampling: SamplingFlags,
     /// Most tokens to generate; by default what the context leaves
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
@@ -64,6 +62,8 @@ pub(crate) struct Arguments {
     /// Print one JSON object with the answer and its figures
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingFlags,
     #[command(flatten)]
     settings: SettingFlags<Takes>,
 }
@@ -288,10 +288,10 @@ impl<'a> Session<'a> {
             "prefill_tokens_per_second": rate(generated.prefill_tokens, generated.prefill_seconds),
             "decode_seconds": generated.decode_seconds,
             "decode_tokens_per_second": rate(generated.decode_tokens, generated.decode_seconds),
-            "temperature": sampling.temperature,
+            "temperature": decimal(sampling.temperature),
             "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
+            "top_p": decimal(sampling.top_p),
+            "min_p": decimal(sampling.min_p),
             "seed": sampling.seed,
             "context": self.generator.context(),
             "plan_bytes": self.generator.plan().total().get(),
@@ -322,6 +322,11 @@ impl<'a> Session<'a> {
             self.ledger.budget(),
         );
     }
+}
+
+/// The shortest decimal that stands for the value, which is what was typed: 0.7, not 0.69999999.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// Tokens per second; 0 where there was nothing to time.

@@ -21,6 +21,8 @@ pub(super) struct Decides<'a> {
     pub(super) dimensions: usize,
     /// Longest text in tokens.
     pub(super) context: usize,
+    /// Whether vectors are scaled to length 1 even if the model would not.
+    pub(super) normalize: bool,
     /// How rows are written.
     pub(super) format: Format,
 }
@@ -35,9 +37,10 @@ pub(super) fn state(
         prefix,
         dimensions,
         context,
+        normalize,
         format,
     } = decides;
-    let options = format!("{dimensions} {context} {format:?} {prefix}");
+    let options = format!("{dimensions} {context} {normalize} {format:?} {prefix}");
     Ok(State {
         version: VERSION,
         model: model(file)?,
