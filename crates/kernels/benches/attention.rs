@@ -1,30 +1,37 @@
 //! Attention beside the machine's floor: `cargo bench -p bursar-kernels --bench attention [isa ...]`.
 //!
-//! One thread. A block holds all layers, as in the server; each call takes the next layer, so that
-//! decode finds its keys and values in memory and not in a cache. Figures are lower
-//! quartiles.
+//! One thread; processor time, so that what others take of the machine does not count. A block holds all
+//! layers, as in the server; each call takes the next layer, so that decode finds its keys and values in
+//! memory and not in a cache. (The server's cache lies in huge pages; this one may not.)
+
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
-use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use bursar_kernels::attention::{AttentionShape, attention, attention_scratch_len};
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape, KvView, kv_write};
 use bursar_kernels::mat::{MatMut, MatRef};
 use bursar_kernels::peak;
+use rustix::time::{ClockId, clock_gettime};
 
-/// Seconds of a call: the fastest quarter's slowest, since others take their share of the machine.
+/// Seconds that this thread has run: what others take of the machine is left out.
+fn clock() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+/// Seconds of a call, the lower quartile of `rounds`.
 fn time(rounds: usize, mut f: impl FnMut(usize)) -> f64 {
-    let mut times: Vec<Duration> = (0..rounds)
+    let mut times: Vec<f64> = (0..rounds)
         .map(|round| {
-            let start = Instant::now();
+            let start = clock();
             f(round);
-            start.elapsed()
+            clock() - start
         })
         .collect();
-    times.sort_unstable();
-    times[times.len() / 4].as_secs_f64()
+    times.sort_unstable_by(f64::total_cmp);
+    times[times.len() / 4]
 }
 
 const LAYERS: usize = 28;
@@ -36,13 +43,14 @@ struct Cache {
 }
 
 fn cache(heads: usize, head_dim: usize, context: usize, dtype: KvDtype) -> Cache {
+    let (dtype_k, dtype_v) = (dtype, dtype);
     let shape = KvShape {
         layers: LAYERS,
         kv_heads: heads,
         head_dim,
         block_tokens: 16,
-        dtype_k: dtype,
-        dtype_v: dtype,
+        dtype_k,
+        dtype_v,
     };
     let layout = KvLayout::new(shape).expect("a good shape");
     let count = context / 16;
@@ -76,10 +84,11 @@ fn main() {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     let data = vec![1_u64; 32 << 20];
-    let bandwidth = (data.len() * 8) as f64
-        / time(5, |_| {
-            black_box(peak::read(&data));
-        });
+    let part = data.len() / 32;
+    let seconds = time(32, |i| {
+        black_box(peak::read(&data[i * part..][..part]));
+    });
+    let bandwidth = (part * 8) as f64 / seconds;
     println!("read {:.1} GB/s", bandwidth / 1e9);
     drop(data);
     for (head_dim, dtype) in [
@@ -119,42 +128,31 @@ fn main() {
                         .map(|i| ((i * 31) % 101) as f32 / 101.0)
                         .collect();
                     let mut out = vec![0.0; rows * width];
-                    let slow = isa.name() == "scalar";
-                    let mut call = |layer: usize, heads_asked: Range<usize>, some: Range<usize>| {
+                    let rounds = match (isa.name(), rows) {
+                        ("scalar", _) => 3,
+                        (_, 1..=8) => 2 * LAYERS,
+                        _ => 7,
+                    };
+                    let seconds = time(rounds, |round| {
                         let kv = KvView {
                             layout: cache.layout,
                             bytes: bytemuck::cast_slice(&cache.words),
                             blocks: &cache.blocks,
                             len: context,
                         };
-                        let columns = heads_asked.len() * heads / kv_heads * head_dim;
                         attention(
                             isa,
                             &shape,
                             kv,
-                            layer,
-                            heads_asked,
-                            MatRef::dense(&q, rows, width).rows_in(some.clone()),
-                            context - rows + some.start,
-                            MatMut::new(&mut out, some.len(), columns, width),
+                            round % LAYERS,
+                            0..kv_heads,
+                            MatRef::dense(&q, rows, width),
+                            context - rows,
+                            MatMut::dense(&mut out, rows, width),
                             &mut scratch,
                         );
                         black_box(&out);
-                    };
-                    let seconds = if rows <= 8 {
-                        let rounds = if slow { 5 } else { 3 * LAYERS };
-                        time(rounds, |round| call(round % LAYERS, 0..kv_heads, 0..rows))
-                    } else {
-                        // In pieces of a millisecond or two, so that some are never interrupted.
-                        let pieces = (0..rows).step_by(64).map(|start| {
-                            let rounds = if slow { 2 } else { 15 };
-                            time(rounds, |round| {
-                                let head = round % kv_heads;
-                                call(round % LAYERS, head..head + 1, start..rows.min(start + 64));
-                            })
-                        });
-                        pieces.sum::<f64>() * kv_heads as f64
-                    };
+                    });
                     let pairs: usize = (0..rows).map(|row| context - rows + row + 1).sum();
                     let flops = (pairs * heads * head_dim * 4) as f64 / seconds;
                     let bytes =

@@ -250,7 +250,8 @@ impl<const M: usize> Values<'_, M> {
         let mut sums = [[l.splat(0.0); C]; M];
         let outs = self.out.chunks_exact(self.vectors);
         for ((sums, out), &factor) in sums.iter_mut().zip(outs).zip(&self.factors) {
-            for (sum, out) in sums.iter_mut().zip(&out[at..]) {
+            let out = out[at..].first_chunk::<C>().expect("at + C <= vectors");
+            for (sum, out) in sums.iter_mut().zip(out) {
                 *sum = l.mul(l.load(out), l.splat(factor));
             }
         }
@@ -282,7 +283,8 @@ impl<const M: usize> Values<'_, M> {
             left = left.saturating_sub(TILE_TOKENS);
         }
         for (sums, out) in sums.iter().zip(self.out.chunks_exact_mut(self.vectors)) {
-            for (&sum, out) in sums.iter().zip(&mut out[at..]) {
+            let out = out[at..].first_chunk_mut::<C>().expect("at + C <= vectors");
+            for (&sum, out) in sums.iter().zip(out) {
                 l.store(sum, out);
             }
         }
