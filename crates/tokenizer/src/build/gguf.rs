@@ -294,7 +294,7 @@ fn gpt2(gguf: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
     let mut model = Bpe::new(merges, Atoms::Bytes(byte_ids(|byte| vocab.find(&[byte]))));
     model.ignore_merges = pre.ignore_merges;
     if !model.ignore_merges {
-        model.mark_whole(&vocab);
+        model.remember_words(vocab.len());
     }
     let (before, after) = gguf.template(pre.add_bos)?;
     let (added, special) = gguf.added()?;

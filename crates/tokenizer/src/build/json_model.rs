@@ -232,7 +232,7 @@ pub(crate) fn build(
     model.fuse_unk = head.fuse_unk == Some(true);
     model.ignore_merges = head.ignore_merges == Some(true);
     if byte_level && !model.ignore_merges {
-        model.mark_whole(vocab);
+        model.remember_words(vocab.len());
     }
     Ok((Model::Bpe(model), unk))
 }

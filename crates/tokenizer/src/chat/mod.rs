@@ -6,6 +6,7 @@
 //!
 //! The program is somebody else's: its instructions, its nesting and its output are bounded.
 
+mod methods;
 mod python;
 mod time;
 
@@ -178,8 +179,12 @@ impl ChatTemplate {
         environment.set_formatter(|out, _, value| {
             python::write_str(out, value).map_err(minijinja::Error::from)
         });
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(methods::unknown_method);
+        environment.add_filter("length", methods::length);
+        environment.add_filter("count", methods::length);
+        environment.add_test("sequence", methods::is_sequence);
+        environment.add_test("iterable", methods::is_iterable);
+        environment.add_test("callable", methods::is_callable);
         environment.add_filter("tojson", python::tojson);
         environment.add_filter("string", python::string);
         environment.add_filter("join", python::join);

@@ -3,6 +3,8 @@
 //! A byte-level vocabulary is stored as the bytes that its tokens stand for, not in the printable
 //! alphabet of the files, so a word is encoded without being rewritten first.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::error::TokenizerError;
 use crate::hash::hash_pair;
 use crate::models::merge::{NO_TOKEN, Scratch};
@@ -30,9 +32,10 @@ pub(crate) struct Bpe {
     pub(crate) fuse_unk: bool,
     /// Whether a word that is a token is that token, whatever the merges say.
     pub(crate) ignore_merges: bool,
-    // One bit per id: the merges turn this token's bytes into this token, so a word that equals it
-    // needs no merging. Empty until `mark_whole`.
-    whole: Box<[u64]>,
+    // One bit per id, set once the merges have been seen to turn the token's bytes into the token:
+    // a word that equals it then needs no merging, and most words of ordinary text are such tokens.
+    // A cache of facts, so the order in which threads find them does not show.
+    whole: Box<[AtomicU64]>,
 }
 
 impl Bpe {
@@ -47,31 +50,10 @@ impl Bpe {
         }
     }
 
-    /// Finds the tokens that the merges make from their own bytes.
-    ///
-    /// Most words of ordinary text are such tokens, and one look-up then replaces their merging.
-    pub(crate) fn mark_whole(&mut self, vocab: &Vocab) {
-        let mut whole = vec![0_u64; vocab.len().div_ceil(64)];
-        let mut scratch = Scratch::default();
-        let mut ids = Vec::new();
-        for id in 0..vocab.len() as u32 {
-            let bytes = vocab.bytes(id);
-            if vocab.find(bytes) != Some(id) {
-                continue;
-            }
-            ids.clear();
-            self.merge_bytes(vocab, bytes, &mut scratch, &mut ids);
-            if ids == [id] {
-                whole[id as usize / 64] |= 1 << (id % 64);
-            }
-        }
-        self.whole = whole.into_boxed_slice();
-    }
-
-    fn is_whole(&self, id: u32) -> bool {
-        self.whole
-            .get(id as usize / 64)
-            .is_some_and(|bits| bits >> (id % 64) & 1 == 1)
+    /// Remembers which words are tokens, for a vocabulary of `len` ids. Pays where text is split
+    /// into words.
+    pub(crate) fn remember_words(&mut self, len: usize) {
+        self.whole = (0..len.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
     }
 
     #[inline]
@@ -82,17 +64,27 @@ impl Bpe {
         scratch: &mut Scratch,
         out: &mut Vec<u32>,
     ) {
-        if (self.ignore_merges || !self.whole.is_empty())
-            && let Some(id) = vocab.find(word.as_bytes())
-            && (self.ignore_merges || self.is_whole(id))
-        {
+        if !self.ignore_merges && self.whole.is_empty() {
+            return self.merge_bytes(vocab, word.as_bytes(), scratch, out);
+        }
+        let Some(id) = vocab.find(word.as_bytes()) else {
+            return self.merge_bytes(vocab, word.as_bytes(), scratch, out);
+        };
+        let bit = 1 << (id % 64);
+        let known = self.whole.get(id as usize / 64);
+        if self.ignore_merges || known.is_some_and(|bits| bits.load(Ordering::Relaxed) & bit != 0) {
             out.push(id);
             return;
         }
+        let before = out.len();
         self.merge_bytes(vocab, word.as_bytes(), scratch, out);
+        if let Some(bits) = known
+            && out[before..] == [id]
+        {
+            bits.fetch_or(bit, Ordering::Relaxed);
+        }
     }
 
-    // Bytes, because a token of a byte-level vocabulary need not be UTF-8.
     fn merge_bytes(&self, vocab: &Vocab, word: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
         scratch.symbols.clear();
         match &self.atoms {
@@ -302,9 +294,11 @@ mod tests {
         let vocab = vocab(&["a", "b", "c", "ab", "abc"]);
         let merges = MergeTable::build(&vocab, &[(0, 1)]).unwrap();
         let mut model = Bpe::new(merges, Atoms::Chars { fallback: None });
-        model.mark_whole(&vocab);
-        assert_eq!(encode(&model, &vocab, "ab"), [3]);
-        assert_eq!(encode(&model, &vocab, "abc"), [3, 2]);
+        model.remember_words(vocab.len());
+        for _ in 0..2 {
+            assert_eq!(encode(&model, &vocab, "ab"), [3]);
+            assert_eq!(encode(&model, &vocab, "abc"), [3, 2]);
+        }
         model.ignore_merges = true;
         assert_eq!(encode(&model, &vocab, "abc"), [4]);
     }

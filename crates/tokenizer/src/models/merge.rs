@@ -109,11 +109,11 @@ impl Scratch {
         let count = symbols.len();
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         entries.clear();
-        for at in 0..count {
-            symbols[at].prev = if at == 0 { NONE } else { at as u32 - 1 };
-            symbols[at].next = if at + 1 == count { NONE } else { at as u32 + 1 };
-            if symbols[at].rank != NO_RANK {
-                entries.push(Reverse(entry(symbols[at].rank, at as u32)));
+        for (at, symbol) in symbols.iter_mut().enumerate() {
+            symbol.prev = if at == 0 { NONE } else { at as u32 - 1 };
+            symbol.next = if at + 1 == count { NONE } else { at as u32 + 1 };
+            if symbol.rank != NO_RANK {
+                entries.push(Reverse(entry(symbol.rank, at as u32)));
             }
         }
         let mut heap = BinaryHeap::from(entries);
