@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`elementwise`] | sums, biases, SiLU, GELU and the like |
 //! | [`norm`] | RMS, layer and L2 norms |
-//! | [`rope`] | rotary position embedding and its angles |
+//! | [`mod@rope`] | rotary position embedding and its angles |
 //! | [`reduce`] | softmax, log-sum-exp, argmax |
 //!
 //! **The order of a sum.** Lane `l` of 16 adds the elements `l`, `l + 16`, `l + 32`, ... in ascending

@@ -459,6 +459,26 @@ fn one_large_score_takes_all() {
     }
 }
 
+/// M3
+#[test]
+fn a_small_stack_is_enough() {
+    let params = Params {
+        head_dim: 256,
+        dtype: KvDtype::F16,
+        len: 200,
+        ..PLAIN
+    };
+    let run = move || {
+        let mut case = Case::new(params, 5);
+        for &isa in Isa::available() {
+            case.write(isa, 0..case.len);
+            case.attend(isa, 0..case.len, case.len);
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(run);
+    thread.expect("a thread").join().expect("no overflow");
+}
+
 #[test]
 fn layouts_that_cannot_be_are_refused() {
     let good = KvShape {
