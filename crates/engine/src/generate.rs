@@ -103,7 +103,7 @@ impl Generator {
         let sampling = account
             .child("sampling", Lifetime::Procedural)
             .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
-        let kv_plan = plan.kv.clone().ok_or(EngineError::Setting {
+        let kv_plan = plan.kv.ok_or(EngineError::Setting {
             name: "purpose",
             got: format!("{:?}", plan.request().purpose),
             want: format!("{:?}, to generate text", Purpose::Generate),
