@@ -1,6 +1,8 @@
 //! Broken and unknown descriptions: an error that names the trouble, never a panic; and texts made
 //! to be slow.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The GGUF path against llama.cpp over the same corpus, with the differences that are meant.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use bursar_tokenizer::{GgufVocab, Special, Tokenizer};

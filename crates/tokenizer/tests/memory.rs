@@ -1,5 +1,7 @@
 //! What a tokenizer of 151,000 tokens holds, counted by the allocator, and what building it takes.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 #[path = "common/synthetic.rs"]
 mod synthetic;

@@ -142,7 +142,8 @@ def common(texts, count):
 
     The trainers can limit the alphabet themselves, but break ties at random.
     """
-    seen = collections.Counter(c for text in texts for c in text)
+    # llama.cpp reads tokens as C strings, so none may hold a NUL.
+    seen = collections.Counter(c for text in texts for c in text if c != "\0")
     kept = {c for c, _ in sorted(seen.items(), key=lambda entry: (-entry[1], entry[0]))[:count]}
     return ["".join(c for c in text if c in kept) for text in texts]
 
