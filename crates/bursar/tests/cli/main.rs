@@ -1,0 +1,11 @@
+//! The program as a user meets it: arguments, environment and files in; stdout, stderr and exit
+//! codes out.
+
+mod config;
+mod doctor;
+mod embed;
+mod errors;
+mod plan;
+mod run;
+mod show;
+mod support;

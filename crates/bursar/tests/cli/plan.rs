@@ -1,0 +1,127 @@
+//! Plans: what they add up to, and what happens when they do not fit.
+
+use serde_json::Value;
+
+use crate::support::{Place, model};
+
+fn sum(plan: &Value) -> u64 {
+    let parts = plan["parts"].as_array().expect("a list");
+    parts
+        .iter()
+        .map(|part| part["bytes"].as_u64().expect("bytes"))
+        .sum()
+}
+
+fn part(plan: &Value, name: &str) -> u64 {
+    let parts = plan["parts"].as_array().expect("a list");
+    let part = parts.iter().find(|part| part["name"] == name).expect(name);
+    part["bytes"].as_u64().expect("bytes")
+}
+
+/// B2
+#[test]
+fn parts_add_up_to_the_total() {
+    let place = Place::new();
+    let plan = |arguments: &str| {
+        place
+            .bursar(&format!("plan {arguments} --json"))
+            .ok()
+            .json()
+    };
+    for arguments in [
+        "tiny-llama:q8_0",
+        "tiny-bert",
+        &model("qwen3"),
+        &model("llama-q6_k.gguf"),
+    ] {
+        let plan = plan(arguments);
+        assert_eq!(plan["total_bytes"], sum(&plan), "{arguments}");
+        assert_eq!(plan["fits"], true);
+        assert_eq!(plan["remedies"], serde_json::json!([]));
+    }
+    let half = plan("tiny-llama --kv-dtype f16 --context 1024");
+    let full = plan("tiny-llama --kv-dtype f32 --context 1024");
+    // Two layers, K and V, two heads of 64, four bytes each; tables beside them.
+    let kv = 1024 * 2 * 2 * 2 * 64 * 4;
+    assert!((kv..kv + kv / 50).contains(&part(&full, "kv")), "{full}");
+    assert!(part(&full, "kv") > part(&half, "kv") * 19 / 10);
+    let two = plan("tiny-llama --kv-dtype f16 --context 1024 --parallel 2");
+    assert!(part(&two, "kv") > part(&half, "kv") * 19 / 10);
+}
+
+#[test]
+fn an_architecture_is_planned_from_its_header() {
+    let place = Place::new();
+    let plan = place
+        .bursar("plan nomic-embed-code:q5_k_s --memory 8GiB --json")
+        .ok()
+        .json();
+    assert_eq!(plan["purpose"], "embed");
+    let weights = part(&plan, "weights");
+    assert!(
+        (4_800_000_000..5_000_000_000).contains(&weights),
+        "{weights}"
+    );
+    // Nothing is written anywhere.
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn what_does_not_fit_is_3_with_all_parts_and_what_would_help() {
+    let place = Place::new();
+    let ran = place.bursar("plan tiny-llama --memory 5MiB");
+    ran.refused(
+        3,
+        &[
+            "error: Tiny Llama needs",
+            "budget of 5.0 MiB (--memory)",
+            "help: ",
+        ],
+    )
+    .says(&["weights", "kv", "total", "budget"]);
+    let ran = place
+        .bursar("plan tiny-llama --memory 5MiB --json")
+        .refused(3, &[]);
+    let plan = ran.json();
+    assert_eq!(plan["fits"], false);
+    assert_eq!(plan["total_bytes"], sum(&plan));
+    assert_ne!(plan["remedies"], serde_json::json!([]));
+
+    // The same words from those who would load it, and nothing of the answer.
+    for (name, verb) in [("llama", "run"), ("bert-mean", "embed")] {
+        place.write("texts", "some text");
+        let ran = place.bursar_with(&[("BURSAR_MEMORY", "5MiB")], &[verb, &model(name), "texts"]);
+        let ran = ran.refused(3, &["weights", "total", "BURSAR_MEMORY", "help: "]);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+/// What a remedy promises, it keeps.
+#[test]
+fn remedies_help() {
+    let place = Place::new();
+    let plan = |more: &str| {
+        place
+            .bursar(&format!(
+                "plan tiny-llama --kv-dtype f32 --context 2048 --json {more}"
+            ))
+            .json()
+    };
+    let total = plan("")["total_bytes"].as_u64().expect("bytes");
+    let tight = format!("--memory {}", total - (1 << 20));
+    let refused = plan(&tight);
+    assert_eq!(refused["fits"], false);
+    for remedy in refused["remedies"].as_array().expect("a list") {
+        let remedy = remedy.as_str().expect("text");
+        let Some(context) = remedy.strip_prefix("--context ") else {
+            continue;
+        };
+        let context = context.split_whitespace().next().expect("a number");
+        let ran = place.bursar(&format!(
+            "plan tiny-llama --kv-dtype f32 --context {context} {tight} --json"
+        ));
+        assert_eq!(ran.ok().json()["fits"], true, "{remedy}");
+        return;
+    }
+    panic!("no shorter context is offered: {refused}");
+}
