@@ -182,7 +182,8 @@ fn every_isa_gives_the_bits_of_the_twin() {
 fn any_number_of_rows_and_any_panels_give_the_same_bits() {
     let mut random = Random::new(5);
     for dtype in Dtype::ALL {
-        let cols = if dtype.is_float() { 77 } else { 512 };
+        // Floats beyond one block along k, and odd.
+        let cols = if dtype.is_float() { 1031 } else { 512 };
         let (rows, m) = (100, 150);
         let w = Weights::random(&mut random, dtype, rows, cols);
         let x = Inputs::new(Isa::scalar(), dtype, random.units(m * cols), cols);
@@ -195,7 +196,12 @@ fn any_number_of_rows_and_any_panels_give_the_same_bits() {
             &mut want,
         );
         for &isa in Isa::available() {
-            for count in (1..=17).chain([31, 64, 127, 150]) {
+            // The twin is slow, and equal to itself but for its own chunks of rows.
+            let counts: Vec<usize> = match isa == Isa::scalar() {
+                true => vec![1, 33],
+                false => (1..=17).chain([31, 64, 127, 150]).collect(),
+            };
+            for count in counts {
                 let mut got = vec![0.0; count * rows];
                 for from in [0, m - count] {
                     got.fill(f32::NAN);
