@@ -355,7 +355,10 @@ fn remedies(
         try_with(request, CONTEXT_MIN, words)?;
     }
     // Rounded up to what people type; the plan itself is exact.
-    remedies.push(format!("--memory {}MiB or more", plan.total().0.div_ceil(1 << 20)));
+    remedies.push(format!(
+        "--memory {}MiB or more",
+        plan.total().0.div_ceil(1 << 20)
+    ));
     if remedies.len() == 1 {
         remedies.push("a smaller model, or the same one in a smaller quantisation".into());
     }
