@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let before = rss()?;
     let started = Instant::now();
     let (theirs, left) = left_by(|| json.parse::<tokenizers::Tokenizer>());
-    let theirs = theirs.map_err(|error| error.to_string())?;
+    let mut theirs = theirs.map_err(|error| error.to_string())?;
     report("tokenizers", &left, started);
     println!("  process: {:.1} MiB, {:.1} before", rss()?, before);
     let want = theirs
