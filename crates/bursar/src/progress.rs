@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bursar_memory::Bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a bar is drawn again, per second.
-const DRAWS_PER_SECOND: u8 = 8;
+/// How often a bar is drawn again.
+const DRAW_INTERVAL: Duration = Duration::from_millis(125);
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -42,18 +42,14 @@ impl Progress {
         }
     }
 
-    /// Starts counting to `total`.
-    pub(crate) fn meter(self, label: &str, unit: Unit, total: u64) -> Meter {
+    /// Starts counting to `total`, if that is known.
+    pub(crate) fn meter(self, label: &str, unit: Unit, total: impl Into<Option<u64>>) -> Meter {
+        let total = total.into();
         let bar = matches!(self, Progress::Bar).then(|| {
-            let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
-            let bar = ProgressBar::with_draw_target(Some(total), target);
-            let counts = match unit {
-                Unit::Bytes => "{bytes} of {total_bytes}",
-                Unit::Texts => "{pos} of {len} texts",
-            };
-            let template = format!("{{prefix}} {{bar:24}} {counts} {{msg}}");
+            let target = ProgressDrawTarget::stderr();
+            let bar = ProgressBar::with_draw_target(total, target);
             // The template is ours; were it wrong, the plain bar would do.
-            if let Ok(style) = ProgressStyle::with_template(&template) {
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_prefix(label.to_owned());
@@ -79,7 +75,7 @@ pub(crate) struct Meter {
     progress: Progress,
     label: String,
     unit: Unit,
-    total: u64,
+    total: Option<u64>,
     begun: Instant,
     /// What was already done when counting began: a resumed run's rate is that of this run.
     begun_at: Option<u64>,
@@ -93,43 +89,28 @@ impl Meter {
     pub(crate) fn set(&mut self, done: u64, note: impl FnOnce() -> String) {
         self.done = done;
         let begun_at = *self.begun_at.get_or_insert(done);
+        let interval = match self.progress {
+            Progress::Off => return,
+            Progress::Bar => DRAW_INTERVAL,
+            Progress::Lines => LINE_INTERVAL,
+        };
         let now = Instant::now();
-        match (self.progress, &self.bar) {
-            (Progress::Off, _) => {}
-            (Progress::Bar, Some(bar)) => {
-                let interval = Duration::from_secs(1) / u32::from(DRAWS_PER_SECOND);
-                if now - self.shown >= interval || done >= self.total {
-                    self.shown = now;
-                    bar.set_message(self.message(now, begun_at, &note()));
-                }
+        if now - self.shown < interval && self.total.is_none_or(|total| done < total) {
+            return;
+        }
+        self.shown = now;
+        let message = self.message(now, begun_at, &note());
+        match &self.bar {
+            Some(bar) => {
                 bar.set_position(done);
+                bar.set_message(message);
             }
-            _ => {
-                if now - self.shown >= LINE_INTERVAL || done >= self.total {
-                    self.shown = now;
-                    let message = self.message(now, begun_at, &note());
-                    eprintln!(
-                        "{} {} of {}{} {message}",
-                        self.label,
-                        self.count(done),
-                        self.count(self.total),
-                        if self.unit == Unit::Texts {
-                            " texts"
-                        } else {
-                            ""
-                        },
-                    );
-                }
-            }
+            None => eprintln!("{} {message}", self.label),
         }
     }
 
-    /// Takes the bar away.
-    pub(crate) fn finish(self) {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
-    }
+    /// Takes the bar away; so does dropping it.
+    pub(crate) fn finish(self) {}
 
     fn count(&self, count: u64) -> String {
         match self.unit {
@@ -138,7 +119,7 @@ impl Meter {
         }
     }
 
-    /// Rate, further figures, and the time left at that rate.
+    /// How much of how much, rate, further figures, and the time left at that rate.
     fn message(&self, now: Instant, begun_at: u64, note: &str) -> String {
         let seconds = (now - self.begun).as_secs_f64().max(1e-9);
         let rate = self.done.saturating_sub(begun_at) as f64 / seconds;
@@ -150,11 +131,30 @@ impl Meter {
         if !note.is_empty() {
             parts.push(note.to_owned());
         }
-        let left = self.total.saturating_sub(self.done);
+        let left = self
+            .total
+            .map_or(0, |total| total.saturating_sub(self.done));
         if rate > 0.0 && left > 0 {
             parts.push(format!("{} left", duration(left as f64 / rate)));
         }
-        format!("({})", parts.join(", "))
+        let done = self.count(self.done);
+        let of = self
+            .total
+            .map_or(String::new(), |total| format!(" of {}", self.count(total)));
+        let unit = if self.unit == Unit::Texts {
+            " texts"
+        } else {
+            ""
+        };
+        format!("{done}{of}{unit} ({})", parts.join(", "))
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 

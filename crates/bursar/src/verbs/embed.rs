@@ -180,9 +180,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         skipped: done,
         stats: EmbedStats::default(),
         begun: Instant::now(),
-        meter: shared
-            .progress
-            .meter("embedding", Unit::Texts, total.unwrap_or(0)),
+        meter: shared.progress.meter("embedding", Unit::Texts, total),
     };
     work.run()?;
     let figures = work.figures();

@@ -60,6 +60,7 @@ pub(super) fn chat(session: &mut Session<'_>) -> Result<(), Failure> {
         match generated {
             Ok(generated) => {
                 out.line("\n")?;
+                out.flush()?;
                 if session.arguments.stats {
                     session.print_stats(&generated);
                 }
