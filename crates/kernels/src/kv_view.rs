@@ -237,15 +237,7 @@ impl Stored for bf16 {
     }
     #[inline(always)]
     fn narrow<L: Lanes>(l: L, v: L::V) -> [bf16; LANES] {
-        let mut wide = [0.0_f32; LANES];
-        l.store(v, &mut wide);
-        wide.map(|x| {
-            // To nearest, ties to even; a NaN keeps its upper bits and stays one.
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            let quiet = bits >> 16 | 0x40;
-            bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
-        })
+        l.to_bf16(v)
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) trait Lanes: Copy {
     fn store(self, v: Self::V, to: &mut Vec16);
     /// Rounded to nearest, ties to even.
     fn to_f16(self, v: Self::V) -> [f16; LANES];
+    /// Rounded to nearest, ties to even; NaN stays NaN.
+    fn to_bf16(self, v: Self::V) -> [bf16; LANES];
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`
@@ -175,6 +177,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn to_f16(self, v: Vec16) -> [f16; LANES] {
         std::array::from_fn(|i| f16::from_f32(v[i]))
+    }
+    #[inline(always)]
+    fn to_bf16(self, v: Vec16) -> [bf16; LANES] {
+        std::array::from_fn(|i| bf16::from_f32(v[i]))
     }
     #[inline(always)]
     fn add(self, a: Vec16, b: Vec16) -> Vec16 {

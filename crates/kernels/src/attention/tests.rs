@@ -425,6 +425,9 @@ fn writes_are_the_same_on_every_isa() {
                 );
                 case.k[5] = f32::INFINITY;
                 case.k[6] = 1e30;
+                case.k[7] = f32::from_bits(0x7f80_0001);
+                case.k[8] = f32::MAX;
+                case.v[9] = f32::from_bits(0x3f80_8000);
                 case.v[7] = 1e-42;
                 case.write(isa, 0..33);
                 case.write(isa, 33..case.len);

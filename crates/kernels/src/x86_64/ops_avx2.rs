@@ -106,6 +106,27 @@ impl Lanes for Avx2 {
         out
     }
     #[inline(always)]
+    fn to_bf16(self, v: [__m256; 2]) -> [bf16; LANES] {
+        let [low, high] = both!(v => {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let rounded = _mm256_add_epi32(bits, up);
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40 << 16));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+        });
+        let mut out = [bf16::ZERO; LANES];
+        // SAFETY: writes 32 bytes at any alignment, which `out` has; AVX2 by the token. (Packing works
+        // within 128-bit halves, which the permutation puts in order.)
+        unsafe {
+            let packed = _mm256_packus_epi32(low, high);
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), ordered);
+        }
+        out
+    }
+    #[inline(always)]
     fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         both!(a, b => _mm256_add_ps(a, b))
     }

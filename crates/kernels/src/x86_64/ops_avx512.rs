@@ -83,6 +83,22 @@ impl Lanes for Avx512 {
         out
     }
     #[inline(always)]
+    fn to_bf16(self, v: __m512) -> [bf16; LANES] {
+        let mut out = [bf16::ZERO; LANES];
+        // SAFETY: writes 32 bytes at any alignment, which `out` has; AVX-512 by the token.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_add_epi32(bits, up);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40 << 16));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let upper = _mm512_srli_epi32::<16>(_mm512_mask_mov_epi32(rounded, nan, quiet));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(upper));
+        }
+        out
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         pure!(_mm512_add_ps(a, b))
     }
