@@ -1,13 +1,15 @@
 //! Texts to vectors: ragged batches without padding, packed by tokens.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use bursar_files::{EmbeddingSpec, ModelFile, Pooling};
+use bursar_files::ModelFile;
 use bursar_memory::{Ledger, Lifetime, Reservation};
 use bursar_model::{ForwardBatch, Model, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
+use crate::encoder::TextEncoder;
 use crate::generate::{LoadOptions, reserve_process};
 use crate::plan::MemoryPlan;
 use crate::vocabulary::Vocabulary;
@@ -42,10 +44,8 @@ pub struct EmbedStats {
 pub struct Embedder {
     model: Model,
     workers: Workers,
-    vocabulary: Vocabulary,
-    spec: EmbeddingSpec,
+    encoder: TextEncoder,
     plan: MemoryPlan,
-    dim: usize,
     _process: Reservation,
 }
 
@@ -83,31 +83,20 @@ impl Embedder {
             &workers,
             progress,
         )?;
-        // A decoder without an embedding spec still has a last token; that is what its family
-        // embeds with.
-        let spec = config.embedding.clone().unwrap_or(EmbeddingSpec {
-            pooling: Pooling::Last,
-            normalize: true,
-            prompts: Vec::new(),
-            default_prompt: None,
-            max_tokens: config.context_max,
-            append_eos: false,
-        });
         let dim = model.output_width();
+        let encoder = TextEncoder::new(config, Arc::new(vocabulary), plan.context(), dim);
         Ok(Self {
             model,
             workers,
-            vocabulary,
-            spec,
+            encoder,
             plan,
-            dim,
             _process: process,
         })
     }
 
     /// Values of a whole vector.
     pub fn dimensions(&self) -> usize {
-        self.dim
+        self.encoder.dimensions()
     }
 
     /// The plan that it was loaded by.
@@ -117,41 +106,12 @@ impl Embedder {
 
     /// The tokenizer and what belongs to it.
     pub fn vocabulary(&self) -> &Vocabulary {
-        &self.vocabulary
+        self.encoder.vocabulary()
     }
 
     /// Checks options before any text is read, and gives the prefix that each text will get.
     pub fn check(&self, options: &EmbedOptions) -> Result<&str, EngineError> {
-        if let Some(got) = options.dimensions
-            && (got == 0 || got > self.dim)
-        {
-            return Err(EngineError::Setting {
-                name: "dimensions",
-                got: got.to_string(),
-                want: format!("1 to {}", self.dim),
-            });
-        }
-        let default = self
-            .spec
-            .default_prompt
-            .as_ref()
-            .filter(|_| !options.no_prompt);
-        let Some(name) = options.prompt_name.as_ref().or(default) else {
-            return Ok("");
-        };
-        self.spec
-            .prompt(name)
-            .ok_or_else(|| EngineError::PromptName {
-                got: name.clone(),
-                known: match self.spec.prompts.is_empty() {
-                    true => "it has none".to_owned(),
-                    false => {
-                        let names: Vec<&str> =
-                            self.spec.prompts.iter().map(|p| p.0.as_str()).collect();
-                        names.join(", ")
-                    }
-                },
-            })
+        self.encoder.check(options)
     }
 
     /// Embeds texts, in batches of as many as fit; `emit` gets the index of each text and its
@@ -163,8 +123,8 @@ impl Embedder {
         emit: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<EmbedStats, EngineError> {
         let start = Instant::now();
-        let keep = options.dimensions.unwrap_or(self.dim);
-        let (tokens, truncated) = self.encode(texts, options)?;
+        let keep = options.dimensions.unwrap_or(self.dimensions());
+        let (tokens, truncated) = self.encoder.encode(texts, options)?;
         let mut stats = EmbedStats {
             texts: texts.len(),
             truncated,
@@ -174,13 +134,13 @@ impl Embedder {
         // Texts of one length together: each batch then ends with little room left over.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].len()));
-        let mut vector = vec![0.0f32; self.dim];
+        let mut vector = vec![0.0f32; self.dimensions()];
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             let count = self.batch_len(rest, &tokens);
             let (batch, others) = rest.split_at(count);
             rest = others;
-            let normalize = self.spec.normalize || options.normalize;
+            let normalize = self.encoder.normalizes() || options.normalize;
             self.forward(batch, &tokens, &mut |index, row| {
                 vector.copy_from_slice(row);
                 finish(&mut vector[..keep], normalize);
@@ -198,31 +158,7 @@ impl Embedder {
         texts: &[T],
         options: &EmbedOptions,
     ) -> Result<Vec<Vec<u32>>, EngineError> {
-        Ok(self.encode(texts, options)?.0)
-    }
-
-    /// The tokens of each text, and how many texts were cut.
-    fn encode<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        options: &EmbedOptions,
-    ) -> Result<(Vec<Vec<u32>>, usize), EngineError> {
-        let prefix = self.check(options)?;
-        let longest = self.plan.context().min(self.spec.max_tokens);
-        let mut joined = String::new();
-        let mut truncated = 0;
-        let mut tokens = Vec::with_capacity(texts.len());
-        for text in texts {
-            joined.clear();
-            joined.push_str(prefix);
-            joined.push_str(text.as_ref());
-            let (ids, cut) =
-                self.vocabulary
-                    .encode_for_embedding(&joined, longest, self.spec.append_eos);
-            truncated += usize::from(cut);
-            tokens.push(ids);
-        }
-        Ok((tokens, truncated))
+        Ok(self.encoder.encode(texts, options)?.0)
     }
 
     /// How many texts of `order` fill one batch; each takes whole KV blocks.
@@ -272,7 +208,7 @@ impl Embedder {
 }
 
 /// Scales a vector (already cut to its dimensions) to length 1 where the model wants it.
-fn finish(vector: &mut [f32], normalize: bool) {
+pub(crate) fn finish(vector: &mut [f32], normalize: bool) {
     if !normalize {
         return;
     }

@@ -90,6 +90,44 @@ pub enum EngineError {
         /// All names.
         known: String,
     },
+    /// A prompt and an answer longer than can ever be held together.
+    #[error(
+        "the prompt has {prompt} tokens and {max_tokens} are asked for; one sequence can hold {limit}; ask for at most {}, shorten the prompt, or raise --context or --kv-memory", .limit.saturating_sub(*.prompt)
+    )]
+    RequestTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens asked for.
+        max_tokens: usize,
+        /// Longest that one sequence may become.
+        limit: usize,
+    },
+    /// A text to embed that is longer than the model takes.
+    #[error(
+        "text {index} has {got} tokens; at most {limit} can be embedded; shorten it, or have it truncated"
+    )]
+    TextTooLong {
+        /// The text's place in the request.
+        index: usize,
+        /// Its tokens.
+        got: usize,
+        /// Most tokens of a text.
+        limit: usize,
+    },
+    /// Something was asked of a model that does the other thing.
+    #[error("{model} does not {verb}; ask a model that does")]
+    Purpose {
+        /// The model.
+        model: String,
+        /// What it was asked to do.
+        verb: &'static str,
+    },
+    /// The engine has stopped, or its thread has died.
+    #[error("the engine has stopped; the request was not finished")]
+    Stopped,
+    /// The engine's thread could not be started.
+    #[error("the engine's thread could not be started: {0}; raise the process limit")]
+    Thread(std::io::Error),
     /// The budget could not be probed.
     #[error("cannot read this process's memory from {path}: {remedy}")]
     Probe {

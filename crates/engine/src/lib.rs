@@ -5,25 +5,56 @@
 //! - `vocabulary`: a model's tokenizer, chat template and end tokens.
 //! - `generate`: one sequence, from prompt to text.
 //! - `sample`, `stop`: which token comes next, and where the text ends.
-//! - `embed`: texts to vectors in ragged batches.
+//! - `embed`, `encoder`: texts to vectors in ragged batches.
+//!
+//! Many requests at once:
+//!
+//! - `handle`: the public face: start, submit, snapshot, drain. `load` makes a model ready for it.
+//! - `reply`: what flows back, and how dropping it cancels.
+//! - `params`: how tokens are chosen, one value for all that ask the same.
+//! - `schedule`: who runs in a step, as a pure function. `pace`: how many tokens fit its time.
+//! - `step`, `sequence`, `batch`: generation step by step. `vectors`: embedding step by step.
+//! - `inbox`, `thread`: the way in, and the thread that owns everything.
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod embed;
+mod encoder;
 mod error;
 mod generate;
+mod handle;
+mod inbox;
+mod load;
+mod pace;
+mod params;
 mod plan;
 mod process;
+mod reply;
 mod sample;
+pub mod schedule;
+mod sequence;
+mod step;
 mod stop;
+mod thread;
+mod vectors;
 mod vocabulary;
 
 pub use bursar_model::Purpose;
 pub use embed::{EmbedOptions, EmbedStats, Embedder};
+pub use encoder::TextEncoder;
 pub use error::EngineError;
 pub use generate::{FinishReason, Generated, Generator, LoadOptions};
+pub use handle::{
+    EmbedRequest, Engine, EngineHandle, EngineOptions, EngineSnapshot, GenerateRequest, Rejected,
+};
+pub use load::EngineModel;
+pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
 pub use process::ProcessBase;
-pub use sample::{Sampler, SamplingError, SamplingParams, argmax};
+pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};
+pub use sample::{History, Sampler, SamplingError, SamplingParams, argmax};
+pub use schedule::Admission;
+pub use step::Totals;
 pub use stop::{StopMatcher, StopRules};
 pub use vocabulary::Vocabulary;

@@ -1,10 +1,12 @@
 //! From logits to the next token.
 //!
-//! Temperature first, then top-k, top-p and min-p, as vLLM orders them. Every choice is a pure
-//! function of the logits, the parameters and the index of the token: the same seed gives the same
-//! text whatever else runs. Ties go to the lower id.
+//! Temperature first, then top-k, top-p and min-p, as vLLM orders them; bias and penalties before all
+//! of them. Every choice is a pure function of the logits, the parameters, the tokens so far and their
+//! number: the same seed gives the same text whatever else runs. Ties go to the lower id.
 
 use std::cmp::Ordering;
+
+use crate::params::GenerateParams;
 
 /// How to choose.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,19 +80,133 @@ impl SamplingParams {
 #[derive(Debug)]
 pub struct Sampler {
     candidates: Vec<(u32, f32)>,
+    /// A bit per token, all zero between calls.
+    seen: Vec<u64>,
 }
+
+/// The tokens so far, as penalties see them.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct History<'a> {
+    /// Of the prompt.
+    pub prompt: &'a [u32],
+    /// Of the answer.
+    pub generated: &'a [u32],
+}
+
+/// What stands for the log-probability of a token that cannot be chosen at all: JSON has no infinity.
+const LOGPROB_LEAST: f32 = -9999.0;
 
 impl Sampler {
     /// A sampler for `vocab` tokens.
     pub fn new(vocab: usize) -> Self {
         Self {
             candidates: Vec::with_capacity(vocab),
+            seen: vec![0; vocab.div_ceil(64)],
         }
     }
 
     /// Bytes that a sampler for `vocab` tokens holds.
     pub fn bytes(vocab: usize) -> usize {
-        vocab * size_of::<(u32, f32)>()
+        vocab * size_of::<(u32, f32)>() + vocab.div_ceil(64) * size_of::<u64>()
+    }
+
+    /// The token after `history`, from its logits; none of `never`.
+    pub fn choose(
+        &mut self,
+        logits: &[f32],
+        params: &GenerateParams,
+        history: History<'_>,
+        never: &[&[u32]],
+    ) -> u32 {
+        let index = history.generated.len() as u64;
+        if params.leaves_logits() && never.iter().all(|tokens| tokens.is_empty()) {
+            return self.sample(logits, &params.sampling, index);
+        }
+        self.candidates.clear();
+        self.candidates.extend((0u32..).zip(logits.iter().copied()));
+        self.adjust(params, history, never);
+        if params.sampling.temperature == 0.0 {
+            let best = self.candidates.iter().copied().min_by(by_likelihood);
+            return best.map_or(0, |(token, _)| token);
+        }
+        self.draw(&params.sampling, index)
+    }
+
+    /// Bias, tokens that are out of the question, then penalties; the candidates are in order of
+    /// their ids.
+    fn adjust(&mut self, params: &GenerateParams, history: History<'_>, never: &[&[u32]]) {
+        let Self { candidates, seen } = self;
+        for &(token, bias) in &params.logit_bias {
+            if let Some((_, logit)) = candidates.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
+        for &token in never.iter().copied().flatten() {
+            if let Some((_, logit)) = candidates.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        let penalties = params.penalties;
+        if penalties.none() {
+            return;
+        }
+        let History { prompt, generated } = history;
+        let all = || prompt.iter().chain(generated).copied();
+        for token in all() {
+            if let Some((_, logit)) = candidates.get_mut(token as usize)
+                && first(seen, token)
+            {
+                *logit = if *logit > 0.0 {
+                    *logit / penalties.repetition
+                } else {
+                    *logit * penalties.repetition
+                };
+            }
+        }
+        all().for_each(|token| clear(seen, token));
+        for &token in generated {
+            if let Some((_, logit)) = candidates.get_mut(token as usize) {
+                if first(seen, token) {
+                    *logit -= penalties.presence;
+                }
+                *logit -= penalties.frequency;
+            }
+        }
+        all().for_each(|token| clear(seen, token));
+    }
+
+    /// The log-probability of `token` under the plain softmax of `logits`, and the `top` most likely
+    /// tokens with theirs, best first.
+    pub fn logprobs(&mut self, logits: &[f32], token: u32, top: usize) -> (f32, Vec<(u32, f32)>) {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits
+            .iter()
+            .map(|&logit| f64::from(logit - largest).exp())
+            .filter(|weight| !weight.is_nan())
+            .sum();
+        let logprob = |logit: f32| {
+            let value = (f64::from(logit - largest) - sum.ln()) as f32;
+            if value.is_finite() {
+                value
+            } else {
+                LOGPROB_LEAST
+            }
+        };
+        let own = logits
+            .get(token as usize)
+            .map_or(LOGPROB_LEAST, |&l| logprob(l));
+        let top = top.min(logits.len());
+        if top == 0 {
+            return (own, Vec::new());
+        }
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend((0u32..).zip(logits.iter().copied()));
+        candidates.select_nth_unstable_by(top - 1, by_likelihood);
+        candidates.truncate(top);
+        candidates.sort_unstable_by(by_likelihood);
+        let best = candidates.iter().map(|&(token, l)| (token, logprob(l)));
+        (own, best.collect())
     }
 
     /// The token after `index` generated ones, from its logits.
@@ -98,9 +214,14 @@ impl Sampler {
         if params.temperature == 0.0 {
             return argmax(logits);
         }
+        self.candidates.clear();
+        self.candidates.extend((0u32..).zip(logits.iter().copied()));
+        self.draw(params, index)
+    }
+
+    /// Draws one of the candidates; the temperature is not 0.
+    fn draw(&mut self, params: &SamplingParams, index: u64) -> u32 {
         let candidates = &mut self.candidates;
-        candidates.clear();
-        candidates.extend((0u32..).zip(logits.iter().copied()));
         if params.top_k > 0 && params.top_k < candidates.len() {
             candidates.select_nth_unstable_by(params.top_k - 1, by_likelihood);
             candidates.truncate(params.top_k);
@@ -153,6 +274,20 @@ fn by_likelihood(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     // NaN last: a broken logit must not be chosen, nor panic the sort.
     let value = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
     value(b.1).total_cmp(&value(a.1)).then(a.0.cmp(&b.0))
+}
+
+/// Marks a token, which is in the vocabulary; whether it was not marked yet.
+fn first(seen: &mut [u64], token: u32) -> bool {
+    let (word, bit) = (token as usize / 64, 1u64 << (token % 64));
+    let before = seen[word];
+    seen[word] |= bit;
+    before & bit == 0
+}
+
+fn clear(seen: &mut [u64], token: u32) {
+    if let Some(word) = seen.get_mut(token as usize / 64) {
+        *word &= !(1u64 << (token % 64));
+    }
 }
 
 /// A number in [0, 1) for a seed and an index: SplitMix64 (Steele et al. 2014) as a hash, so that

@@ -14,16 +14,16 @@ pub struct StopRules {
     pub ignore_end: bool,
 }
 
-/// Watches a stream of text for stop strings.
+/// Watches a stream of text for stop strings, borrowed or owned.
 #[derive(Debug)]
-pub struct StopMatcher<'a> {
-    strings: &'a [String],
+pub struct StopMatcher<S> {
+    strings: S,
     held: String,
 }
 
-impl<'a> StopMatcher<'a> {
+impl<S: AsRef<[String]>> StopMatcher<S> {
     /// Watches for `strings`; empty ones never match.
-    pub fn new(strings: &'a [String]) -> Self {
+    pub fn new(strings: S) -> Self {
         Self {
             strings,
             held: String::new(),
@@ -33,8 +33,8 @@ impl<'a> StopMatcher<'a> {
     /// Takes new text and gives what may be emitted, and whether a stop string was found.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
-        let found = self
-            .strings
+        let strings = self.strings.as_ref();
+        let found = strings
             .iter()
             .filter(|s| !s.is_empty())
             .filter_map(|s| self.held.find(s.as_str()))
@@ -43,8 +43,7 @@ impl<'a> StopMatcher<'a> {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }
-        let keep = self
-            .strings
+        let keep = strings
             .iter()
             .map(|s| overlap(&self.held, s))
             .max()

@@ -103,6 +103,11 @@ impl Vocabulary {
         self.end_tokens.contains(&token)
     }
 
+    /// The tokens that end an answer.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
     /// The tokens of a text to embed, at most `longest`: what is cut is text, never the special
     /// tokens around it. `append_eos` asks for an end token exactly once, also where the
     /// tokenizer's own template adds none. Says whether anything was cut.

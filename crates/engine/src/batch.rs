@@ -1,0 +1,127 @@
+//! The arrays of one step: tokens of all sequences in a row, and which rows' logits are wanted.
+
+use bursar_kernels::mat::MatRef;
+use bursar_model::{ForwardBatch, Model, SequenceRows};
+use bursar_workers::Workers;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::sequence::Sequence;
+
+/// What turns tokens into rows of logits: a model, or in tests something that can be told apart.
+pub(crate) trait Decoder {
+    /// Runs a batch over the bytes of all KV blocks; `emit` gets the index of the first output of
+    /// each chunk and its rows.
+    fn forward(
+        &mut self,
+        batch: &ForwardBatch<'_>,
+        cache: &mut [u8],
+        emit: &mut dyn FnMut(usize, MatRef<'_>),
+    );
+}
+
+/// A model with the workers that it computes with.
+pub(crate) struct LoadedModel {
+    pub(crate) model: Model,
+    pub(crate) workers: Arc<Workers>,
+}
+
+impl Decoder for LoadedModel {
+    fn forward(
+        &mut self,
+        batch: &ForwardBatch<'_>,
+        cache: &mut [u8],
+        emit: &mut dyn FnMut(usize, MatRef<'_>),
+    ) {
+        self.model.forward(batch, cache, &self.workers, emit);
+    }
+}
+
+/// The rows of a running sequence in a step.
+#[derive(Clone, Debug)]
+struct Rows {
+    /// Its place among the running.
+    sequence: usize,
+    rows: Range<usize>,
+    position: usize,
+}
+
+/// A row whose logits are wanted.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Output {
+    /// The sequence's place among the running.
+    pub(crate) sequence: usize,
+    /// The position in the sequence.
+    pub(crate) position: usize,
+}
+
+/// The arrays, kept from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    tokens: Vec<u32>,
+    rows: Vec<Rows>,
+    output_rows: Vec<u32>,
+    outputs: Vec<Output>,
+}
+
+impl Batch {
+    pub(crate) fn clear(&mut self) {
+        self.tokens.clear();
+        self.rows.clear();
+        self.output_rows.clear();
+        self.outputs.clear();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Adds the next `count` tokens of a sequence, whose blocks do not cover them yet.
+    pub(crate) fn push(&mut self, place: usize, sequence: &Sequence, count: usize) {
+        let (first, position) = (self.tokens.len(), sequence.table.len());
+        self.tokens.extend_from_slice(sequence.pending(count));
+        self.rows.push(Rows {
+            sequence: place,
+            rows: first..first + count,
+            position,
+        });
+        for offset in (0..count).filter(|offset| sequence.wants(position + offset)) {
+            // Rows of a batch are few: they fit in u32.
+            self.output_rows.push((first + offset) as u32);
+            self.outputs.push(Output {
+                sequence: place,
+                position: position + offset,
+            });
+        }
+    }
+
+    /// Runs it; `emit` gets each output and its logits.
+    pub(crate) fn run(
+        &self,
+        decoder: &mut impl Decoder,
+        running: &[Sequence],
+        cache: &mut [u8],
+        emit: &mut dyn FnMut(Output, &[f32]),
+    ) {
+        let sequences: Vec<SequenceRows<'_>> = self
+            .rows
+            .iter()
+            .map(|part| SequenceRows {
+                rows: part.rows.clone(),
+                position: part.position,
+                blocks: running[part.sequence].table.blocks(),
+            })
+            .collect();
+        let batch = ForwardBatch {
+            tokens: &self.tokens,
+            sequences: &sequences,
+            outputs: &self.output_rows,
+        };
+        decoder.forward(&batch, cache, &mut |first, logits| {
+            for row in 0..logits.rows() {
+                emit(self.outputs[first + row], logits.row(row));
+            }
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! A model made ready for an engine: everything that its plan names, reserved, mapped and read.
+
+use std::sync::Arc;
+
+use bursar_files::{ModelConfig, ModelFile};
+use bursar_kv::KvCache;
+use bursar_memory::{Account, Bytes, Ledger, Lifetime, Refusal, Reservation};
+use bursar_model::{Model, Purpose};
+use bursar_workers::Workers;
+
+use crate::EngineError;
+use crate::encoder::TextEncoder;
+use crate::generate::LoadOptions;
+use crate::plan::MemoryPlan;
+use crate::process::ProcessBase;
+use crate::sample::Sampler;
+use crate::vocabulary::Vocabulary;
+
+/// A loaded model with its workers, to be handed to [`crate::Engine::start`].
+pub struct EngineModel {
+    pub(crate) name: String,
+    pub(crate) vocab: usize,
+    pub(crate) model: Model,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) vocabulary: Arc<Vocabulary>,
+    pub(crate) plan: Arc<MemoryPlan>,
+    pub(crate) job: Job,
+    pub(crate) account: Account,
+}
+
+/// What it does.
+#[allow(clippy::large_enum_variant, reason = "there is one per model")]
+pub(crate) enum Job {
+    Generate {
+        kv: KvCache,
+        sampler: Sampler,
+        _sampling: Reservation,
+    },
+    Embed {
+        encoder: Arc<TextEncoder>,
+    },
+}
+
+impl EngineModel {
+    /// Reserves what `plan` names, but for the process's own part, under a child of the ledger's root
+    /// that is called `name`; then reads the weights. `progress` is told the file bytes read so far.
+    ///
+    /// The process's part is there once however many models there are: see
+    /// [`ProcessBase::reserve`]. Engines may share `workers`: while one has them, another computes on
+    /// its own thread alone.
+    ///
+    /// # Errors
+    /// When the plan does not fit, the budget refuses, or the file cannot be read.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each comes from another owner, and there is one caller"
+    )]
+    pub fn load(
+        name: &str,
+        file: &ModelFile,
+        mut vocabulary: Vocabulary,
+        plan: MemoryPlan,
+        ledger: &Ledger,
+        options: LoadOptions,
+        workers: Arc<Workers>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, EngineError> {
+        let config: &ModelConfig = file.config();
+        if !plan.fits() {
+            return Err(EngineError::DoesNotFit {
+                model: name.to_owned(),
+                need: plan.total(),
+                budget: plan.budget(),
+            });
+        }
+        let account = ledger.root().child(name, Lifetime::Semantic);
+        vocabulary.charge(&account)?;
+        let vocabulary = Arc::new(vocabulary);
+        let generates = match plan.kv().copied() {
+            Some(kv) => {
+                let sampling = account
+                    .child("sampling", Lifetime::Procedural)
+                    .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
+                let kv = KvCache::new(kv, &account.child("kv", Lifetime::Episodic))?;
+                Some((kv, sampling))
+            }
+            None => None,
+        };
+        let model = Model::load(
+            file,
+            plan.model.clone(),
+            &account,
+            options.isa,
+            &workers,
+            progress,
+        )?;
+        let job = match generates {
+            Some((kv, sampling)) => Job::Generate {
+                kv,
+                sampler: Sampler::new(config.vocab),
+                _sampling: sampling,
+            },
+            None => Job::Embed {
+                encoder: Arc::new(TextEncoder::new(
+                    config,
+                    Arc::clone(&vocabulary),
+                    plan.context(),
+                    model.output_width(),
+                )),
+            },
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            vocab: config.vocab,
+            model,
+            workers,
+            vocabulary,
+            plan: Arc::new(plan),
+            job,
+            account,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Generation or embedding.
+    pub fn purpose(&self) -> Purpose {
+        match self.job {
+            Job::Generate { .. } => Purpose::Generate,
+            Job::Embed { .. } => Purpose::Embed,
+        }
+    }
+
+    /// The tokenizer and what belongs to it.
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
+    /// The plan that it was loaded by.
+    pub fn plan(&self) -> &Arc<MemoryPlan> {
+        &self.plan
+    }
+}
+
+impl ProcessBase {
+    /// Charges what the process itself takes, the `tokenizers` apart, which are charged to their
+    /// models.
+    ///
+    /// # Errors
+    /// When the budget does not hold it.
+    pub fn reserve(&self, ledger: &Ledger, tokenizers: Bytes) -> Result<Reservation, Refusal> {
+        ledger
+            .root()
+            .child("process", Lifetime::Procedural)
+            .reserve(self.bytes().saturating_sub(tokenizers))
+    }
+}

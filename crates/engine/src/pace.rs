@@ -1,0 +1,84 @@
+//! How many tokens of prompts a step may take, so that no step keeps others waiting for long.
+
+use std::time::Duration;
+
+/// A step with prompt tokens is to take so long at most: what a cancelled request, or the next
+/// token of another, may have to wait.
+const STEP_LONGEST: Duration = Duration::from_millis(100);
+/// Fewer tokens are not worth a pass over the weights.
+const TOKENS_MIN: usize = 16;
+
+/// Learns from the steps measured how many tokens fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    tokens: f64,
+    most: usize,
+}
+
+impl Pace {
+    /// Starts with an eighth of the `most` that a step can hold.
+    pub(crate) fn new(most: usize) -> Self {
+        let least = TOKENS_MIN.min(most);
+        Self {
+            tokens: (most / 8).max(least) as f64,
+            most,
+        }
+    }
+
+    /// Tokens of prompts for the next step.
+    pub(crate) fn tokens(&self) -> usize {
+        (self.tokens as usize).clamp(TOKENS_MIN.min(self.most), self.most)
+    }
+
+    /// A step took `time` with so many prompt tokens.
+    pub(crate) fn observe(&mut self, tokens: usize, time: Duration) {
+        if tokens < TOKENS_MIN.min(self.most) {
+            // Too few tokens: the step's time says nothing about theirs.
+            return;
+        }
+        let share = STEP_LONGEST.as_secs_f64() / time.as_secs_f64().max(1e-6);
+        let fit = tokens as f64 * share;
+        // Down at once, up by half at most: one fast step may be luck.
+        let next = fit.min(self.tokens * 1.5);
+        // A short piece that was fast does not lower what a full one may be.
+        let next = if share >= 1.0 {
+            next.max(self.tokens)
+        } else {
+            next
+        };
+        self.tokens = next.clamp(TOKENS_MIN.min(self.most) as f64, self.most as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settles_where_a_step_takes_its_time() {
+        for per_token in [1e-5, 1e-4, 1e-3, 1e-2] {
+            let mut pace = Pace::new(512);
+            for _ in 0..30 {
+                let tokens = pace.tokens();
+                pace.observe(
+                    tokens,
+                    Duration::from_secs_f64(0.002 + per_token * tokens as f64),
+                );
+            }
+            let time = 0.002 + per_token * pace.tokens() as f64;
+            let settled = pace.tokens();
+            assert!(
+                (time > 0.08 && time <= 0.105) || settled == 512 || settled == TOKENS_MIN,
+                "{per_token}: {settled} tokens in {time}"
+            );
+        }
+    }
+
+    #[test]
+    fn small_batches_are_taken_whole() {
+        let mut pace = Pace::new(4);
+        assert_eq!(pace.tokens(), 4);
+        pace.observe(4, Duration::from_secs(1));
+        assert_eq!(pace.tokens(), 4);
+    }
+}

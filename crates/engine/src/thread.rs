@@ -1,0 +1,207 @@
+//! The engine's thread: takes what has arrived, runs a step, publishes its figures, sleeps when there
+//! is nothing to do.
+
+use std::time::{Duration, Instant};
+
+use bursar_kv::KvReport;
+
+use crate::batch::LoadedModel;
+use crate::handle::{Face, Published};
+use crate::inbox::lock;
+use crate::load::{EngineModel, Job};
+use crate::sequence::Arrival;
+use crate::step::{Generation, Rules, Totals};
+use crate::vectors::{EmbedArrival, Embedding};
+
+/// A request on its way in.
+pub(crate) enum Task {
+    Generate(Arrival),
+    Embed(EmbedArrival),
+}
+
+/// What the model does with tasks; those for the other kind are refused before they get here, and
+/// would fail by being dropped.
+trait Work {
+    fn accept(&mut self, task: Task);
+    fn step(&mut self);
+    fn running(&self) -> usize;
+    fn waiting(&self) -> usize;
+    fn totals(&self) -> Totals;
+    fn kv(&self) -> Option<KvReport>;
+    fn chunk_tokens(&self) -> usize;
+}
+
+impl Work for Generation<LoadedModel> {
+    fn accept(&mut self, task: Task) {
+        if let Task::Generate(arrival) = task {
+            self.accept(arrival);
+        }
+    }
+
+    fn step(&mut self) {
+        self.step();
+    }
+
+    fn running(&self) -> usize {
+        self.running()
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting()
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn kv(&self) -> Option<KvReport> {
+        Some(self.kv())
+    }
+
+    fn chunk_tokens(&self) -> usize {
+        self.chunk_tokens()
+    }
+}
+
+impl Work for Embedding {
+    fn accept(&mut self, task: Task) {
+        if let Task::Embed(arrival) = task {
+            self.accept(arrival);
+        }
+    }
+
+    fn step(&mut self) {
+        self.step();
+    }
+
+    fn running(&self) -> usize {
+        self.running()
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting()
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn kv(&self) -> Option<KvReport> {
+        None
+    }
+
+    fn chunk_tokens(&self) -> usize {
+        self.chunk_tokens()
+    }
+}
+
+/// Closes the inbox however the thread ends, so that no client waits for nobody.
+struct Farewell<'a>(&'a Face);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        self.0.inbox.stop();
+        self.0.inbox.settle(0, 0);
+        let mut published = lock(&self.0.published);
+        published.alive = false;
+        published.running = 0;
+        published.waiting = 0;
+    }
+}
+
+/// Runs a model until the inbox is stopped.
+pub(crate) fn run(model: EngineModel, face: &Face) {
+    // Declared first, so that it speaks last, when all sequences have been dropped.
+    let _farewell = Farewell(face);
+    let EngineModel {
+        model,
+        workers,
+        vocabulary,
+        plan,
+        job,
+        ..
+    } = model;
+    match job {
+        Job::Generate {
+            kv,
+            sampler,
+            _sampling,
+        } => {
+            let rules = Rules {
+                batch_tokens: plan.batch_tokens(),
+                parallel: plan.parallel(),
+                admission: face.options().admission,
+            };
+            let decoder = LoadedModel { model, workers };
+            serve(
+                Generation::new(decoder, kv, sampler, vocabulary, rules),
+                face,
+            );
+        }
+        Job::Embed { encoder } => {
+            serve(Embedding::new(model, workers, encoder.normalizes()), face);
+        }
+    }
+}
+
+fn serve(mut work: impl Work, face: &Face) {
+    let mut ends = Ends::default();
+    loop {
+        let idle = work.running() + work.waiting() == 0;
+        let taken = face.inbox.take(idle);
+        if taken.stopping {
+            return;
+        }
+        if idle {
+            // Time spent asleep is neither a lack of progress nor the length of a queue.
+            ends.at = None;
+            lock(&face.published).progress = Instant::now();
+        }
+        let start = Instant::now();
+        for task in taken.arrivals {
+            work.accept(task);
+        }
+        let before = work.running() + work.waiting();
+        work.step();
+        let (running, waiting) = (work.running(), work.waiting());
+        ends.observe(before - (running + waiting));
+        // Published before the inbox says that nothing is inside: who waits for that finds the end.
+        *lock(&face.published) = Published {
+            running,
+            waiting,
+            kv: work.kv(),
+            totals: work.totals(),
+            chunk_tokens: work.chunk_tokens(),
+            step: start.elapsed(),
+            progress: Instant::now(),
+            alive: true,
+            between_ends: ends.mean,
+        };
+        face.inbox.settle(waiting, running);
+    }
+}
+
+/// How long it takes from the end of one request to that of the next.
+#[derive(Default)]
+struct Ends {
+    at: Option<Instant>,
+    mean: Duration,
+}
+
+impl Ends {
+    fn observe(&mut self, ended: usize) {
+        let Ok(ended @ 1..) = u32::try_from(ended) else {
+            self.at.get_or_insert_with(Instant::now);
+            return;
+        };
+        let now = Instant::now();
+        if let Some(at) = self.at {
+            let each = (now - at) / ended;
+            self.mean = match self.mean {
+                Duration::ZERO => each,
+                mean => (mean * 7 + each) / 8,
+            };
+        }
+        self.at = Some(now);
+    }
+}
