@@ -12,7 +12,7 @@
 //! - `handle`: the public face: start, submit, snapshot, drain. `load` makes a model ready for it.
 //! - `reply`: what flows back, and how dropping it cancels.
 //! - `params`: how tokens are chosen, one value for all that ask the same.
-//! - `schedule`: who runs in a step, as a pure function. `pace`: how many tokens fit its time.
+//! - `schedule`: who runs in a step, as a pure function; `sim` drives it from a seed. `pace`: how many tokens fit its time.
 //! - `step`, `sequence`, `batch`: generation step by step. `vectors`: embedding step by step.
 //! - `inbox`, `thread`: the way in, and the thread that owns everything.
 
@@ -34,6 +34,8 @@ mod reply;
 mod sample;
 pub mod schedule;
 mod sequence;
+#[cfg(test)]
+mod sim;
 mod step;
 mod stop;
 mod thread;

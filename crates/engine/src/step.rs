@@ -1,8 +1,8 @@
 //! Generation step by step: what the engine's thread does with the sequences that it owns. No
-//! thread and no clock decides anything here, so that a test can drive it.
+//! thread and no clock is read here, so that `sim` can drive it from a seed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport};
 
@@ -147,25 +147,36 @@ impl<D: Decoder> Generation<D> {
         });
     }
 
-    /// One step. Does nothing if there is nothing to do.
-    pub(crate) fn step(&mut self) {
-        let start = Instant::now();
+    /// One step; gives the tokens of prompts in it. Does nothing if there is nothing to do.
+    pub(crate) fn step(&mut self) -> usize {
         self.sweep();
         if self.running.is_empty() && self.waiting.is_empty() {
-            return;
+            return 0;
         }
         self.decide();
         let prompts = self.fill();
         self.run();
         self.deliver();
         self.totals.steps += 1;
-        self.observe(prompts, start.elapsed());
+        self.totals.prefill_tokens += prompts as u64;
+        prompts
     }
 
-    /// The step took `time` with so many tokens of prompts.
-    fn observe(&mut self, prompts: usize, time: Duration) {
-        self.totals.prefill_tokens += prompts as u64;
+    /// The last step took `time` with so many tokens of prompts.
+    pub(crate) fn observe(&mut self, prompts: usize, time: Duration) {
         self.pace.observe(prompts, time);
+    }
+
+    /// All sequences: those that run, and those that wait.
+    #[cfg(test)]
+    pub(crate) fn sequences(&self) -> (&[Sequence], &[Sequence]) {
+        (&self.running, &self.waiting)
+    }
+
+    /// What runs the batches.
+    #[cfg(test)]
+    pub(crate) fn decoder(&mut self) -> &mut D {
+        &mut self.decoder
     }
 
     fn decide(&mut self) {

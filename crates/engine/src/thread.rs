@@ -39,7 +39,9 @@ impl Work for Generation<LoadedModel> {
     }
 
     fn step(&mut self) {
-        self.step();
+        let start = Instant::now();
+        let prompts = self.step();
+        self.observe(prompts, start.elapsed());
     }
 
     fn running(&self) -> usize {
