@@ -223,6 +223,7 @@ impl Generator {
         )?;
         out.prefill_seconds = start.elapsed().as_secs_f64();
         let start = Instant::now();
+        let mut cut = false;
         loop {
             if (vocabulary.is_end(next) && !stop.ignore_end) || stop.tokens.contains(&next) {
                 out.finish = FinishReason::Stop;
@@ -239,6 +240,7 @@ impl Generator {
             }
             if found {
                 out.finish = FinishReason::Stop;
+                cut = true;
                 break;
             }
             if out.tokens.len() == longest {
@@ -261,9 +263,13 @@ impl Generator {
             out.decode_tokens += 1;
         }
         out.decode_seconds = start.elapsed().as_secs_f64();
-        if out.finish != FinishReason::Cancelled {
-            let (text, _) = matcher.push(detokenizer.finish());
-            let rest = text + &matcher.finish();
+        // After a stop string comes nothing, not even the half of a character.
+        if out.finish != FinishReason::Cancelled && !cut {
+            let (text, found) = matcher.push(detokenizer.finish());
+            let rest = match found {
+                true => text,
+                false => text + &matcher.finish(),
+            };
             if !rest.is_empty() {
                 let _ = emit(&rest);
             }

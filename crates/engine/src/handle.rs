@@ -125,8 +125,8 @@ pub struct EngineSnapshot {
     pub chunk_tokens: usize,
     /// How long the last step took.
     pub step_ms: u64,
-    /// Time since the last step ended; 0 while there is nothing to do. Grows only when the engine is
-    /// stuck, or a step takes long.
+    /// Time since the last step ended, or the first request came after a pause; 0 while there is
+    /// nothing to do. Grows only when the engine is stuck, or a step takes long.
     pub last_progress_ms: u64,
     /// Whether the engine's thread is there.
     pub alive: bool,
@@ -399,10 +399,11 @@ impl EngineHandle {
     pub fn snapshot(&self) -> EngineSnapshot {
         let face = &*self.face;
         let published = *lock(&face.published);
-        let since = match self.is_empty() {
-            true => Duration::ZERO,
-            false => published.progress.elapsed(),
-        };
+        // What has just arrived has not waited since the last step, which may be long ago.
+        let busy = face.inbox.busy_since();
+        let since = busy.map_or(Duration::ZERO, |busy| {
+            busy.max(published.progress).elapsed()
+        });
         EngineSnapshot {
             running: published.running,
             waiting: face.inbox.waiting(),

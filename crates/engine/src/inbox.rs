@@ -21,6 +21,8 @@ struct State<R> {
     waiting: usize,
     /// Requests in all, running ones included.
     inside: usize,
+    /// When there was last nobody inside.
+    busy_since: Instant,
     draining: bool,
     stopping: bool,
 }
@@ -51,6 +53,7 @@ impl<R> Inbox<R> {
                 arrivals: VecDeque::new(),
                 waiting: 0,
                 inside: 0,
+                busy_since: Instant::now(),
                 draining: false,
                 stopping: false,
             }),
@@ -68,6 +71,9 @@ impl<R> Inbox<R> {
         if state.waiting >= limit {
             let waiting = state.waiting;
             return Err(Closed::Full { waiting });
+        }
+        if state.inside == 0 {
+            state.busy_since = Instant::now();
         }
         state.arrivals.push_back(request());
         state.waiting += 1;
@@ -110,6 +116,12 @@ impl<R> Inbox<R> {
     /// Requests in all.
     pub(crate) fn inside(&self) -> usize {
         lock(&self.state).inside
+    }
+
+    /// Since when somebody is inside; `None` if nobody is.
+    pub(crate) fn busy_since(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        (state.inside > 0).then_some(state.busy_since)
     }
 
     /// Lets nothing more in.

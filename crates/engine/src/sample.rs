@@ -393,6 +393,91 @@ mod tests {
         }
     }
 
+    /// Bias, exclusions and penalties as their definitions say, one token of the vocabulary at a
+    /// time.
+    fn adjusted(
+        logits: &[f32],
+        params: &GenerateParams,
+        history: History<'_>,
+        never: &[u32],
+    ) -> Vec<f32> {
+        let adjust = |(token, &logit): (u32, &f32)| {
+            let count = |tokens: &[u32]| tokens.iter().filter(|&&t| t == token).count();
+            let mut logit = logit;
+            for (_, bias) in params.logit_bias.iter().filter(|(t, _)| *t == token) {
+                logit += bias;
+            }
+            if never.contains(&token) {
+                return f32::NEG_INFINITY;
+            }
+            let generated = count(history.generated);
+            if generated + count(history.prompt) > 0 {
+                logit = match logit > 0.0 {
+                    true => logit / params.penalties.repetition,
+                    false => logit * params.penalties.repetition,
+                };
+            }
+            if generated > 0 {
+                logit -= params.penalties.presence;
+                (0..generated).for_each(|_| logit -= params.penalties.frequency);
+            }
+            logit
+        };
+        (0u32..).zip(logits).map(adjust).collect()
+    }
+
+    #[test]
+    fn penalties_and_bias_do_what_their_definitions_say() {
+        let mut random = 1u64;
+        let mut below = |bound: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % bound
+        };
+        let mut sampler = Sampler::new(70);
+        for round in 0..300 {
+            let logits: Vec<f32> = (0..70).map(|_| below(90) as f32 / 10.0 - 4.0).collect();
+            let mut tokens =
+                |most: u64| -> Vec<u32> { (0..below(most)).map(|_| below(75) as u32).collect() };
+            // Prompts may hold ids that have no logit; they must disturb nothing.
+            let (prompt, generated, never) = (tokens(40), tokens(40), tokens(5));
+            let mut params = GenerateParams {
+                logit_bias: vec![(below(70) as u32, 3.0), (below(70) as u32, -3.0)],
+                ..GenerateParams::default()
+            };
+            params.penalties.presence = below(5) as f32 / 2.0 - 1.0;
+            params.penalties.frequency = below(5) as f32 / 2.0 - 1.0;
+            params.penalties.repetition = 0.8 + below(5) as f32 / 10.0;
+            if round % 2 == 0 {
+                params.sampling.temperature = 0.7;
+                params.sampling.seed = round;
+            }
+            let history = History {
+                prompt: &prompt,
+                generated: &generated,
+            };
+            let want = adjusted(&logits, &params, history, &never);
+            let got = sampler.choose(&logits, &params, history, &[&never]);
+            let index = generated.len() as u64;
+            assert_eq!(got, sampler.sample(&want, &params.sampling, index));
+            assert!(sampler.seen.iter().all(|word| *word == 0));
+        }
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one_and_stay_finite() {
+        let logits = [2.0, -1.0, 0.5, f32::NEG_INFINITY];
+        let mut sampler = Sampler::new(4);
+        let (own, all) = sampler.logprobs(&logits, 2, 10);
+        assert_eq!(all.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 2, 1, 3]);
+        assert_eq!(own, all[1].1);
+        let sum: f32 = all.iter().map(|t| t.1.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(all[3].1, LOGPROB_LEAST);
+        assert!(sampler.logprobs(&[f32::NAN, 1.0], 0, 2).0.is_finite());
+    }
+
     #[test]
     fn ranges_are_checked() {
         let bad = |params: SamplingParams| params.check().expect_err("out of range").name;

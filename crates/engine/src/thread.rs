@@ -155,9 +155,8 @@ fn serve(mut work: impl Work, face: &Face) {
             return;
         }
         if idle {
-            // Time spent asleep is neither a lack of progress nor the length of a queue.
+            // Time spent asleep is not the length of a queue.
             ends.at = None;
-            lock(&face.published).progress = Instant::now();
         }
         let start = Instant::now();
         for task in taken.arrivals {

@@ -5,6 +5,7 @@
 //! is held.
 
 mod clients;
+mod edges;
 #[path = "../parity/fixtures.rs"]
 #[allow(dead_code, reason = "shared with the parity tests")]
 mod fixtures;
