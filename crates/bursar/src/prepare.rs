@@ -34,7 +34,10 @@ pub(crate) fn prepare(
     // it will be.
     counting::purge();
     let threads = settings.threads();
-    let base = ProcessBase::measure()?.with_threads(threads);
+    // A preset holds the header that a real run would read from its file.
+    let base = ProcessBase::measure()?
+        .with_threads(threads)
+        .without(Bytes(file.held_bytes()));
     let request = PlanRequest {
         purpose,
         context: settings.context(),

@@ -59,6 +59,14 @@ impl ProcessBase {
         }
     }
 
+    /// The same without `bytes` that are there now but will not be when the model runs.
+    pub fn without(self, bytes: Bytes) -> Self {
+        Self {
+            resident: self.resident.saturating_sub(bytes),
+            ..self
+        }
+    }
+
     /// All of it.
     pub fn bytes(&self) -> Bytes {
         self.resident

@@ -293,6 +293,12 @@ impl ModelFile {
         self.shards.iter().map(Source::len).sum()
     }
 
+    /// Bytes of file contents that this keeps in memory: the header of a preset, which has no file
+    /// to read it from; nothing otherwise.
+    pub fn held_bytes(&self) -> u64 {
+        self.shards.iter().map(Source::held_bytes).sum()
+    }
+
     /// Whether weights can be read; false for a header made from a preset.
     pub fn has_data(&self) -> bool {
         self.shards

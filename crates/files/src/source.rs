@@ -60,6 +60,14 @@ impl Source {
         }
     }
 
+    /// Bytes of contents kept in memory.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        match self {
+            Source::Disk { .. } => 0,
+            Source::Header { bytes, .. } => bytes.len() as u64,
+        }
+    }
+
     /// Bytes in the file, weights included.
     pub(crate) fn len(&self) -> u64 {
         match self {
