@@ -1,0 +1,258 @@
+//! What all requests share, and what happens to each before and after it is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, Response, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use bursar_engine::ParamsPool;
+use bursar_memory::{Account, Ledger};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::auth::Keys;
+use crate::charge::Charge;
+use crate::error::{ApiError, json_response};
+use crate::fields::Fields;
+use crate::limits::Limits;
+use crate::metrics::Requests;
+use crate::openai::{chat, completions, embeddings, models, tokens};
+use crate::phase::{Phase, Stopper};
+use crate::served::Served;
+use crate::{body, health, memory_api, metrics};
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) models: Vec<Served>,
+    pub(crate) ledger: Ledger,
+    /// Bodies and answers.
+    pub(crate) account: Account,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) limits: Limits,
+    pub(crate) stopper: Stopper,
+    pub(crate) running: Running,
+    pub(crate) requests: Requests,
+    pub(crate) params: ParamsPool,
+}
+
+/// A request whose body has been read.
+pub(crate) struct Received {
+    /// The body.
+    pub(crate) value: Value,
+    /// What it holds.
+    pub(crate) charge: Charge,
+    /// Keeps the server from ending.
+    pub(crate) in_flight: InFlight,
+}
+
+impl App {
+    /// The model that a request names.
+    pub(crate) fn model(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
+        self.named(fields.required_text("model")?)
+    }
+
+    /// As [`App::model`]; where there is but one, it need not be named.
+    pub(crate) fn model_or_only(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
+        match self.models.as_slice() {
+            [only] if fields.get("model").is_none() => Ok(only),
+            _ => self.model(fields),
+        }
+    }
+
+    /// The model of that name.
+    pub(crate) fn named(&self, id: &str) -> Result<&Served, ApiError> {
+        let found = self.models.iter().find(|served| served.id() == id);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.models.iter().map(|served| served.id()).collect();
+            ApiError::model_not_found(id, &names.join(", "))
+        })
+    }
+}
+
+/// Counts the requests that are being answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Running(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    now: AtomicUsize,
+    left: Notify,
+}
+
+impl Running {
+    /// One more.
+    pub(crate) fn begin(&self) -> InFlight {
+        self.0.now.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn none(&self) {
+        loop {
+            let left = self.0.left.notified();
+            if self.count() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// A request that is being answered, until its last byte has been handed over.
+#[derive(Debug)]
+pub(crate) struct InFlight(Running);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.left.notify_waiters();
+    }
+}
+
+/// A handler of requests with a body.
+macro_rules! with_body {
+    ($answer:path) => {
+        post(async |State(app): State<Arc<App>>, request: Request| {
+            let answer = async {
+                let received = receive(&app, request).await?;
+                $answer(Arc::clone(&app), received).await
+            };
+            match answer.await {
+                Ok(response) => response,
+                Err(error) => error.into_response(),
+            }
+        })
+    };
+}
+
+/// All addresses.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", with_body!(chat::answer))
+        .route("/v1/completions", with_body!(completions::answer))
+        .route("/v1/embeddings", with_body!(embeddings::answer))
+        .route("/tokenize", with_body!(tokens::tokenize))
+        .route("/detokenize", with_body!(tokens::detokenize))
+        .route(
+            "/v1/models",
+            get(async |State(app): State<Arc<App>>| ok(&models::list(&app))),
+        )
+        .route(
+            "/v1/models/{*id}",
+            get(async |State(app): State<Arc<App>>, request: Request| {
+                let id = request.uri().path().trim_start_matches("/v1/models/");
+                match models::one(&app, &percent_decoded(id)) {
+                    Ok(value) => ok(&value),
+                    Err(error) => error.into_response(),
+                }
+            }),
+        )
+        .route(
+            "/health",
+            get(async |State(app): State<Arc<App>>| health::health(&app)),
+        )
+        .route(
+            "/ready",
+            get(async |State(app): State<Arc<App>>| health::ready(&app)),
+        )
+        .route(
+            "/memory",
+            get(async |State(app): State<Arc<App>>| ok(&memory_api::report(&app))),
+        )
+        .route(
+            "/metrics",
+            get(async |State(app): State<Arc<App>>| metrics::answer(&app)),
+        )
+        .fallback(async |request: Request| {
+            ApiError::unknown_path(request.uri().path()).into_response()
+        })
+        .method_not_allowed_fallback(async || ApiError::method().into_response())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), gate))
+        .with_state(app)
+}
+
+fn ok(value: &Value) -> Response<Body> {
+    json_response(StatusCode::OK, value)
+}
+
+/// What is looked at by those who watch over the server, and served to the last.
+const WATCHED: [&str; 4] = ["/health", "/ready", "/metrics", "/memory"];
+/// What tells nothing about anybody, and is open to all.
+const OPEN: [&str; 2] = ["/health", "/ready"];
+
+/// Before every request: is there a key, and is there still time; after it: how did it end.
+async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+    let path = request.uri().path();
+    let route = metrics::route(path);
+    let allowed = match &app.keys {
+        Some(keys) if !OPEN.contains(&path) => keys.check(request.headers()),
+        _ => Ok(()),
+    };
+    let draining = app.stopper.phase() > Phase::Serving && !WATCHED.contains(&path);
+    let response = match allowed {
+        Err(error) => error.into_response(),
+        Ok(()) if draining => ApiError::draining().into_response(),
+        Ok(()) => next.run(request).await,
+    };
+    app.requests.count(route, response.status());
+    response
+}
+
+async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
+    debug_assert_eq!(request.method(), Method::POST);
+    let in_flight = app.running.begin();
+    let (parts, body) = request.into_parts();
+    let mut charge = Charge::new(&app.account)?;
+    let value = body::read(&parts.headers, body, &app.limits, &mut charge).await?;
+    if !value.is_object() {
+        return Err(ApiError::invalid("", "must be a JSON object"));
+    }
+    Ok(Received {
+        value,
+        charge,
+        in_flight,
+    })
+}
+
+/// A path as it was meant; what is no escape stays.
+fn percent_decoded(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let escaped = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (first, escaped) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded() {
+        assert_eq!(percent_decoded("a%2Fb%20c"), "a/b c");
+        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+    }
+}

@@ -1,0 +1,99 @@
+//! From a request that has been understood to the engine's streams.
+
+use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream, Usage};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::openai::Params;
+use crate::served::Served;
+
+/// A prompt to be continued.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    /// Its tokens.
+    pub(crate) tokens: Vec<u32>,
+    /// The field that it came in.
+    pub(crate) place: String,
+    /// Most tokens to generate after it.
+    pub(crate) max_tokens: usize,
+}
+
+/// Hands every prompt to the engine, `n` times each; gives the streams in the order of the choices.
+///
+/// Where the engine refuses one, those already taken are cancelled.
+pub(crate) fn submit(
+    app: &App,
+    served: &Served,
+    prompts: Vec<Prompt>,
+    params: &Params,
+    logprobs: Option<u8>,
+    echo_logprobs: bool,
+) -> Result<Vec<TokenStream>, ApiError> {
+    let mut streams = Vec::with_capacity(prompts.len() * params.n);
+    for prompt in prompts {
+        for index in 0..params.n {
+            let request = GenerateRequest {
+                prompt: prompt.tokens.clone(),
+                params: app.params.intern(params.sampling_of(index)),
+                stop: params.stop.clone(),
+                max_tokens: Some(prompt.max_tokens),
+                logprobs,
+                // The prompt's own likelihoods are the same for each of its answers.
+                echo_logprobs,
+                priority: params.priority,
+            };
+            let stream = served.engine.submit(request);
+            streams.push(stream.map_err(|rejected| refused(app, rejected, &prompt.place))?);
+        }
+    }
+    Ok(streams)
+}
+
+/// Tokens used, as OpenAI tells them.
+pub(crate) fn usage_value(usage: Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
+    })
+}
+
+/// What it means to a client that an engine did not take its request; `place` is the field of the
+/// prompt or the texts.
+pub(crate) fn refused(app: &App, rejected: Rejected, place: &str) -> ApiError {
+    let message = rejected.to_string();
+    match rejected {
+        Rejected::Draining => ApiError::draining(),
+        Rejected::QueueFull {
+            retry_after_ms,
+            asked,
+            free,
+            ..
+        } => ApiError::queue_full(message, retry_after_ms, &app.ledger, asked, free),
+        Rejected::Never(error) => never(&error, place),
+    }
+}
+
+fn never(error: &EngineError, place: &str) -> ApiError {
+    let exceeded = |place: &str| ApiError::context_exceeded(place, format!("is too long: {error}"));
+    match error {
+        EngineError::PromptTooLong { .. } => exceeded(place),
+        EngineError::RequestTooLong { .. } => exceeded("max_tokens"),
+        EngineError::TextTooLong { index, .. } => exceeded(&format!("{place}[{index}]")),
+        EngineError::Sampling(wrong) => {
+            ApiError::invalid(wrong.name.replace('-', "_"), format!("is wrong: {error}"))
+        }
+        EngineError::Setting { name, .. } => ApiError::invalid(*name, format!("is wrong: {error}")),
+        EngineError::Purpose { .. } => ApiError::invalid("model", format!("is wrong: {error}")),
+        EngineError::PromptName { .. } => {
+            ApiError::invalid("prompt_name", format!("is wrong: {error}"))
+        }
+        EngineError::PromptEmpty | EngineError::TokenUnknown { .. } => {
+            ApiError::invalid(place, format!("is wrong: {error}"))
+        }
+        EngineError::Stopped => ApiError::cut_off(),
+        other => ApiError::internal(other),
+    }
+}

@@ -1,0 +1,43 @@
+//! The HTTP server: OpenAI's API over engines, inside the ledger.
+//!
+//! - `serve`: listener, connections, signals, the end.
+//! - `app`: what all requests share; addresses; what comes before every request.
+//! - `auth`, `limits`, `phase`: who may ask, how much they may take, and until when.
+//! - `body`, `charge`, `json`, `fields`: from bytes to fields, each refusal naming its field.
+//! - `openai`: the requests and answers of OpenAI's API.
+//! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
+//! - `served`: a model as the server sees it.
+//! - `error`: what a client is told when something is wrong.
+//! - `health`, `memory_api`, `metrics`: what those see who watch over the server.
+//! - `background`, `random`: small things.
+//!
+//! Nothing here knows how a model computes, and nothing sizes a buffer of one.
+
+#![forbid(unsafe_code)]
+
+mod answers;
+mod app;
+mod auth;
+mod background;
+mod body;
+mod charge;
+mod error;
+mod fields;
+mod generation;
+mod health;
+mod json;
+mod limits;
+mod memory_api;
+mod metrics;
+mod openai;
+mod phase;
+mod random;
+mod serve;
+mod served;
+
+pub use auth::{Keys, KeysError};
+pub use error::ApiError;
+pub use limits::Limits;
+pub use phase::Stopper;
+pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, requests_account};
+pub use served::Served;

@@ -1,0 +1,111 @@
+//! `GET /memory`: who holds what. The leaves of the tree add up to what is granted, to the byte.
+
+use bursar_memory::monitor::reconcile;
+use bursar_memory::{AccountSnapshot, Bytes};
+use bursar_profile::Probe;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::served::Served;
+
+/// Parts of the budget from which on resident memory presses.
+const PRESSURES: [(f64, &str); 3] = [(0.95, "critical"), (0.85, "high"), (0.75, "elevated")];
+
+/// The whole report.
+pub(crate) fn report(app: &App) -> Value {
+    let books = app.ledger.snapshot();
+    let process = Probe::default().process();
+    let drift = process.map(|process| reconcile(&books, &process).drift_bytes);
+    let rss = process.map(|process| process.rss_bytes);
+    let budget = app.ledger.budget();
+    let models: Vec<Value> = app
+        .models
+        .iter()
+        .map(|served| model(served, &books))
+        .collect();
+    let kv: Vec<Value> = app.models.iter().filter_map(kv).collect();
+    json!({
+        "budget_bytes": budget.get(),
+        "granted_bytes": books.granted.get(),
+        "granted_peak_bytes": books.peak.get(),
+        "rss_bytes": rss,
+        "rss_peak_bytes": process.and_then(|process| process.hwm_bytes),
+        "drift_bytes": drift,
+        "pressure": pressure(rss, budget),
+        "tree": tree(&books),
+        "models": models,
+        "kv": kv,
+    })
+}
+
+fn pressure(rss: Option<u64>, budget: Bytes) -> &'static str {
+    let part = rss.unwrap_or(0) as f64 / (budget.get() as f64).max(1.0);
+    let found = PRESSURES.iter().find(|(least, _)| part >= *least);
+    found.map_or("normal", |(_, word)| word)
+}
+
+fn tree(account: &AccountSnapshot) -> Value {
+    let mut children: Vec<Value> = account.children.iter().map(tree).collect();
+    if !children.is_empty() && !account.own.is_zero() {
+        // What it holds itself is a leaf too.
+        children.push(json!({
+            "name": "itself",
+            "lifetime": account.lifetime.name(),
+            "granted_bytes": account.own.get(),
+            "measured_bytes": null,
+            "peak_bytes": null,
+            "ceiling_bytes": null,
+            "children": [],
+        }));
+    }
+    json!({
+        "name": account.label(),
+        "lifetime": account.lifetime.name(),
+        "granted_bytes": account.granted.get(),
+        "measured_bytes": account.measured.map(Bytes::get),
+        "peak_bytes": account.peak.get(),
+        "ceiling_bytes": account.ceiling.map(Bytes::get),
+        "children": children,
+    })
+}
+
+fn model(served: &Served, books: &AccountSnapshot) -> Value {
+    let snapshot = served.engine.snapshot();
+    let plan = served.engine.plan();
+    let part = |name: &str| {
+        let part = plan.parts().iter().find(|part| part.name == name);
+        part.map_or(0, |part| part.bytes.get())
+    };
+    // The process's own part belongs to no model.
+    let planned = plan.total().get().saturating_sub(part("process"));
+    let account = served.engine.account().name().to_owned();
+    let used = books.find(&account).map(|account| account.granted.get());
+    json!({
+        "id": served.id(),
+        "state": if snapshot.alive { "loaded" } else { "failed" },
+        "plan_bytes": planned,
+        "used_bytes": used,
+        "weights_bytes": part("weights"),
+        "kv_bytes": part("kv"),
+        "activations_bytes": part("activations"),
+        "tokenizer_bytes": part("tokenizer"),
+        "inflight": snapshot.running + snapshot.waiting,
+        "pinned": true,
+        "idle_seconds": null,
+    })
+}
+
+fn kv(served: &Served) -> Option<Value> {
+    let report = served.engine.snapshot().kv?;
+    let free = report.blocks_total - report.blocks_used;
+    Some(json!({
+        "model": served.id(),
+        "block_tokens": report.block_tokens,
+        "bytes_per_token": report.bytes_per_token.get(),
+        "blocks_total": report.blocks_total,
+        "blocks_used": report.blocks_used,
+        "blocks_peak": report.blocks_peak,
+        "blocks_free": free,
+        "metadata_bytes": report.bytes_books.get(),
+    }))
+}

@@ -1,0 +1,252 @@
+//! `POST /v1/completions`: texts or token ids to be continued, and with `echo` and `logprobs` the
+//! likelihood of every token of them.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bursar_engine::{FinishReason, Usage, Vocabulary};
+use bursar_tokenizer::{Detokenizer, Special};
+use serde_json::{Value, json};
+
+use super::chat::check_min_tokens;
+use super::input::{self, Input};
+use super::logprobs::Columns;
+use super::params::{Params, TOP_LOGPROBS_MAX, max_tokens};
+use crate::answers::{Answers, Piece, Shape, Told};
+use crate::app::{App, Received};
+use crate::error::{ApiError, json_response};
+use crate::fields::Fields;
+use crate::generation::{Prompt, submit, usage_value};
+use crate::served::now;
+use crate::{background, random};
+
+/// Most prompts in one request, and most answers to all of them.
+const PROMPTS_MAX: usize = 64;
+/// Most tokens to generate where nothing is said, as OpenAI's documents have it.
+const MAX_TOKENS: usize = 16;
+
+/// Continues prompts.
+pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response<Body>, ApiError> {
+    let Received {
+        value,
+        mut charge,
+        in_flight,
+    } = received;
+    let fields = Fields::root(&value)?;
+    let served = app.model(&fields)?;
+    served.generates()?;
+    let (context, vocab) = (served.engine.longest(), served.engine.vocab());
+    let params = Params::read(&fields, served)?;
+    refuse_unsupported(&fields, params.n)?;
+    let echo = fields.boolean("echo")?.unwrap_or(false);
+    let told = fields.count("logprobs", 0, TOP_LOGPROBS_MAX)?;
+    let told = told.map(|count| count as u8);
+    let most = context.max(1 << 24);
+    let limit = fields.count("max_tokens", usize::from(!echo), most)?;
+    let inputs = input::read(fields.required("prompt")?, "prompt", PROMPTS_MAX, vocab)?;
+    if inputs.len() * params.n > PROMPTS_MAX {
+        let what = format!(
+            "is {}, which makes more than {PROMPTS_MAX} answers to {} prompts",
+            params.n,
+            inputs.len()
+        );
+        return Err(ApiError::invalid("n", what));
+    }
+    let mut prompts = Vec::with_capacity(inputs.len());
+    let mut echoes = Vec::with_capacity(inputs.len());
+    let many = matches!(fields.get("prompt"), Some(Value::Array(_))) && inputs.len() > 1;
+    for (index, input) in inputs.into_iter().enumerate() {
+        let (text, tokens) = match input {
+            Input::Ids(tokens) => {
+                let text = echo.then(|| served.vocabulary().tokenizer().decode(&tokens, true));
+                (text, tokens)
+            }
+            Input::Text(text) => {
+                // The text, and its tokens: at worst one per byte.
+                charge.add(text.len().saturating_mul(1 + size_of::<u32>()))?;
+                let vocabulary = Arc::clone(served.vocabulary());
+                let owned = text.to_owned();
+                let encode = move || Ok(encode(&vocabulary, &owned));
+                let tokens = background::run(text.len(), encode).await;
+                let tokens = tokens.map_err(ApiError::internal)?;
+                (echo.then(|| text.to_owned()), tokens)
+            }
+        };
+        let place = match many {
+            true => format!("prompt[{index}]"),
+            false => "prompt".to_owned(),
+        };
+        if tokens.is_empty() {
+            return Err(ApiError::invalid(place, "has no tokens"));
+        }
+        let left = context.saturating_sub(tokens.len());
+        // A limit that was not asked for gives way to the context.
+        let asked = limit.or((left > 0).then(|| MAX_TOKENS.min(left)));
+        let longest = max_tokens("max_tokens", asked, &place, tokens.len(), context)?;
+        check_min_tokens(&params, longest)?;
+        echoes.push(text.unwrap_or_default());
+        prompts.push(Prompt {
+            tokens,
+            place,
+            max_tokens: longest,
+        });
+    }
+    let streams = submit(&app, served, prompts, &params, told, echo && told.is_some())?;
+    let shape = CompletionShape {
+        id: random::id("cmpl"),
+        created: now(),
+        model: served.id().to_owned(),
+        vocabulary: Arc::clone(served.vocabulary()),
+        tells: told.is_some(),
+        usage_follows: params.include_usage,
+        progress: (0..streams.len())
+            .map(|choice| Progress {
+                echo: Some(echoes[choice / params.n].clone()).filter(|echo| !echo.is_empty()),
+                offset: 0,
+                detokenizer: told.map(|_| served.vocabulary().tokenizer().detokenizer(true)),
+            })
+            .collect(),
+    };
+    let answers = Answers::new(streams, params.n, charge, in_flight);
+    let ended = app.stopper.ended();
+    if params.stream {
+        return Ok(answers.stream(shape, params.include_usage, ended));
+    }
+    let value = answers.collect(shape, ended).await?;
+    Ok(json_response(StatusCode::OK, &value))
+}
+
+fn encode(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
+    let special = Special {
+        add: true,
+        parse: true,
+    };
+    vocabulary.tokenizer().encode(text, special)
+}
+
+/// What would change the answer and is not done here is refused, not ignored.
+fn refuse_unsupported(fields: &Fields<'_>, n: usize) -> Result<(), ApiError> {
+    if fields
+        .text("suffix")?
+        .is_some_and(|suffix| !suffix.is_empty())
+    {
+        return Err(ApiError::invalid("suffix", "is not supported here"));
+    }
+    if let Some(best_of) = fields.count("best_of", 1, 128)?
+        && best_of != n
+    {
+        let what = format!("is {best_of}; only as many as n ({n}) are supported here");
+        return Err(ApiError::invalid("best_of", what));
+    }
+    if let Some(format) = fields.object("response_format")?
+        && format.required_text("type")? != "text"
+    {
+        let what = "must be text; nothing else is supported here yet";
+        return Err(ApiError::invalid(format.place("type"), what));
+    }
+    Ok(())
+}
+
+/// How answers to prompts look.
+struct CompletionShape {
+    id: String,
+    created: u64,
+    model: String,
+    vocabulary: Arc<Vocabulary>,
+    /// Whether likelihoods are told.
+    tells: bool,
+    usage_follows: bool,
+    progress: Vec<Progress>,
+}
+
+/// How far an answer has come.
+struct Progress {
+    /// The prompt, until it has been given back.
+    echo: Option<String>,
+    /// Characters of the tokens told so far.
+    offset: usize,
+    detokenizer: Option<Detokenizer>,
+}
+
+impl CompletionShape {
+    fn choice(&mut self, index: usize, piece: Piece) -> Value {
+        let logprobs = match self.tells {
+            true => self.columns(index, &piece),
+            false => Value::Null,
+        };
+        let mut text = self.progress[index].echo.take().unwrap_or_default();
+        text.push_str(&piece.text);
+        json!({
+            "index": index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish.map(FinishReason::name),
+        })
+    }
+
+    fn columns(&mut self, index: usize, piece: &Piece) -> Value {
+        let Progress {
+            offset,
+            detokenizer,
+            ..
+        } = &mut self.progress[index];
+        let mut columns = Columns::default();
+        let mut push = |told: &Told| {
+            columns.push(&self.vocabulary, told, *offset);
+            if let Some(detokenizer) = detokenizer {
+                let text = detokenizer.push(self.vocabulary.tokenizer(), told.token);
+                *offset += text.chars().count();
+            }
+        };
+        piece.prompt.iter().for_each(&mut push);
+        piece.tokens.iter().for_each(&mut push);
+        columns.into_value()
+    }
+
+    fn body(&self, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        })
+    }
+}
+
+impl Shape for CompletionShape {
+    fn opening(&mut self, _choice: usize) -> Option<Value> {
+        None
+    }
+
+    fn part(&mut self, choice: usize, piece: Piece) -> Value {
+        let choice = self.choice(choice, piece);
+        let mut event = self.body(vec![choice]);
+        if self.usage_follows {
+            event["usage"] = Value::Null;
+        }
+        event
+    }
+
+    fn usage(&mut self, usage: Usage) -> Value {
+        let mut event = self.body(Vec::new());
+        event["usage"] = usage_value(usage);
+        event
+    }
+
+    fn whole(&mut self, answers: Vec<Piece>, usage: Usage) -> Value {
+        let choices = answers
+            .into_iter()
+            .enumerate()
+            .map(|(index, piece)| self.choice(index, piece))
+            .collect();
+        let mut body = self.body(choices);
+        body["usage"] = usage_value(usage);
+        body
+    }
+
+    fn tells_tokens(&self) -> bool {
+        self.tells
+    }
+}

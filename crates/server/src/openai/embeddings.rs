@@ -1,0 +1,276 @@
+//! `POST /v1/embeddings`: texts or token ids to vectors, as numbers or as base64.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, header};
+use bursar_engine::{EmbedEvent, EmbedOptions, EmbedRequest, EngineError, Usage};
+use serde_json::Value;
+
+use super::input::{self, Input};
+use crate::answers::failed;
+use crate::app::{App, Received};
+use crate::background;
+use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::generation::refused;
+
+/// Most inputs in one request, as OpenAI has it.
+const INPUTS_MAX: usize = 2048;
+/// Most characters that an f32 takes as a JSON number, its comma included.
+const FLOAT_CHARS_MAX: usize = 17;
+
+/// How vectors are written.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// Turns inputs into vectors.
+pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response<Body>, ApiError> {
+    let Received {
+        value,
+        mut charge,
+        in_flight,
+    } = received;
+    let _in_flight = in_flight;
+    let fields = Fields::root(&value)?;
+    let served = app.model(&fields)?;
+    let encoder = served.embeds()?;
+    let encodings = [("float", Encoding::Float), ("base64", Encoding::Base64)];
+    let encoding = fields.word("encoding_format", &encodings)?;
+    let encoding = encoding.unwrap_or(Encoding::Float);
+    let dimensions = fields.count("dimensions", 1, encoder.dimensions())?;
+    let truncate = fields.boolean("truncate")?.unwrap_or(false);
+    let options = EmbedOptions {
+        prompt_name: fields.text("prompt_name")?.map(str::to_owned),
+        dimensions,
+        ..EmbedOptions::default()
+    };
+    let prefix = encoder
+        .check(&options)
+        .map_err(|error| ApiError::invalid("prompt_name", format!("is not known: {error}")))?;
+    let vocab = served.engine.vocab();
+    let inputs = input::read(fields.required("input")?, "input", INPUTS_MAX, vocab)?;
+    let many = inputs.len() > 1;
+
+    let longest = encoder.longest();
+    let mut tokens = Vec::with_capacity(inputs.len());
+    for (index, input) in inputs.into_iter().enumerate() {
+        let (mut ids, cut) = match input {
+            Input::Ids(ids) => {
+                let cut = ids.len() > longest;
+                (ids, cut)
+            }
+            Input::Text(text) => {
+                let bytes = prefix.len() + text.len();
+                // The text, and its tokens: at worst one per byte.
+                charge.add(bytes.saturating_mul(1 + size_of::<u32>()))?;
+                let (encoder, text) = (Arc::clone(encoder), text.to_owned());
+                let options = options.clone();
+                let encode = move || {
+                    let (mut tokens, cut) = encoder
+                        .encode(&[text], &options)
+                        .map_err(|error| error.to_string())?;
+                    Ok((tokens.pop().unwrap_or_default(), cut > 0))
+                };
+                background::run(bytes, encode)
+                    .await
+                    .map_err(ApiError::internal)?
+            }
+        };
+        let place = match many {
+            true => format!("input[{index}]"),
+            false => "input".to_owned(),
+        };
+        if cut && !truncate {
+            let what = format!(
+                "has more than the {longest} tokens that {} takes; shorten it or set truncate",
+                served.id()
+            );
+            return Err(ApiError::context_exceeded(&place, what));
+        }
+        if ids.is_empty() {
+            return Err(ApiError::invalid(place, "has no tokens"));
+        }
+        ids.truncate(longest);
+        tokens.push(ids);
+    }
+
+    let count = tokens.len();
+    let keep = dimensions.unwrap_or(encoder.dimensions());
+    let item = 64
+        + match encoding {
+            Encoding::Float => keep * FLOAT_CHARS_MAX,
+            Encoding::Base64 => (keep * size_of::<f32>()).div_ceil(3) * 4,
+        };
+    // The vectors as they come, and the body that they are written into.
+    charge.add(count * (keep * size_of::<f32>() + item) + 256)?;
+    let request = EmbedRequest {
+        tokens,
+        dimensions,
+        ..EmbedRequest::default()
+    };
+    let mut stream = served
+        .engine
+        .embed(request)
+        .map_err(|rejected| refused(&app, rejected, "input"))?;
+    let mut vectors: Vec<Vec<f32>> = vec![Vec::new(); count];
+    let ended = app.stopper.ended();
+    let gather = async {
+        loop {
+            match stream.recv().await {
+                Some(EmbedEvent::Vector { index, values }) => vectors[index] = values,
+                Some(EmbedEvent::Done { usage }) => return Ok(usage),
+                Some(EmbedEvent::Failed(error)) => return Err(failed(&error)),
+                None => return Err(failed(&EngineError::Stopped)),
+            }
+        }
+    };
+    let usage = tokio::select! {
+        usage = gather => usage?,
+        () = ended.wait() => return Err(ApiError::cut_off()),
+    };
+    if vectors.iter().flatten().any(|value| !value.is_finite()) {
+        return Err(ApiError::internal(
+            "a vector has values that are no numbers; the model's weights are broken",
+        ));
+    }
+    let body = body(served.id(), &vectors, encoding, usage, count * item + 256);
+    // What waits to be sent is held until it is: the body carries the charge with it.
+    let mut response = Response::new(crate::body::charged(body, charge));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Ok(response)
+}
+
+/// The answer, written by hand: as a tree of values it would take ten times its size.
+fn body(
+    model: &str,
+    vectors: &[Vec<f32>],
+    encoding: Encoding,
+    usage: Usage,
+    capacity: usize,
+) -> String {
+    let mut out = String::with_capacity(capacity);
+    out.push_str(r#"{"object":"list","data":["#);
+    for (index, vector) in vectors.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            r#"{{"object":"embedding","index":{index},"embedding":"#
+        );
+        match encoding {
+            Encoding::Float => {
+                out.push('[');
+                for (position, value) in vector.iter().enumerate() {
+                    if position > 0 {
+                        out.push(',');
+                    }
+                    // The shortest decimal that reads back as the same value; in exponents, so
+                    // that its length is bounded.
+                    let _ = match value.abs() {
+                        0.0 => write!(out, "0.0"),
+                        1e-4..1e7 => write!(out, "{value:?}"),
+                        _ => write!(out, "{value:e}"),
+                    };
+                }
+                out.push(']');
+            }
+            Encoding::Base64 => {
+                out.push('"');
+                base64(
+                    vector.iter().flat_map(|value| value.to_le_bytes()),
+                    &mut out,
+                );
+                out.push('"');
+            }
+        }
+        out.push('}');
+    }
+    let _ = write!(
+        out,
+        r#"],"model":{},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#,
+        Value::from(model),
+        tokens = usage.prompt_tokens,
+    );
+    out
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: impl Iterator<Item = u8>, out: &mut String) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = bytes.fuse();
+    while let Some(first) = bytes.next() {
+        let (second, third) = (bytes.next(), bytes.next());
+        let word = u32::from(first) << 16
+            | u32::from(second.unwrap_or(0)) << 8
+            | u32::from(third.unwrap_or(0));
+        let letter = |shift: u32| char::from(LETTERS[(word >> shift & 63) as usize]);
+        out.push(letter(18));
+        out.push(letter(12));
+        out.push(second.map_or('=', |_| letter(6)));
+        out.push(third.map_or('=', |_| letter(0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_in_the_rfc() {
+        for (plain, want) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("\u{3ff}?>", "z78/Pg=="),
+        ] {
+            let mut out = String::new();
+            base64(plain.bytes(), &mut out);
+            assert_eq!(out, want);
+        }
+    }
+
+    #[test]
+    fn bodies_are_json_and_as_long_as_was_charged() {
+        let extremes = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0e-7,
+            f32::MIN_POSITIVE,
+            -f32::MAX,
+            0.123_456_79,
+            -1.234_567_8e-38,
+            1e-45,
+            -9_999_999.0,
+            -0.000_123_456_79,
+        ];
+        let vectors = [extremes.to_vec(), extremes.to_vec()];
+        let text = body("a\"b", &vectors, Encoding::Float, Usage::default(), 0);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let back: Vec<f32> = value["data"][1]["embedding"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_f64().unwrap() as f32)
+            .collect();
+        assert_eq!(back, extremes);
+        for value in extremes {
+            let text = body("", &[vec![value]], Encoding::Float, Usage::default(), 0);
+            let none = body("", &[Vec::new()], Encoding::Float, Usage::default(), 0);
+            assert!(text.len() - none.len() < FLOAT_CHARS_MAX, "{text}");
+        }
+        assert_eq!(value["model"], "a\"b");
+    }
+}

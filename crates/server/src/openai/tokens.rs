@@ -1,0 +1,72 @@
+//! `POST /tokenize` and `/detokenize`, with the fields that vLLM gives them.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bursar_tokenizer::Special;
+use serde_json::{Value, json};
+
+use super::{chat, logprobs};
+use crate::app::{App, Received};
+use crate::background;
+use crate::error::{ApiError, json_response};
+use crate::fields::{Fields, token_ids};
+
+/// The tokens of a text or a conversation.
+pub(crate) async fn tokenize(
+    app: Arc<App>,
+    received: Received,
+) -> Result<Response<Body>, ApiError> {
+    let Received {
+        value, mut charge, ..
+    } = received;
+    let fields = Fields::root(&value)?;
+    let served = app.model_or_only(&fields)?;
+    let add = fields.boolean("add_special_tokens")?.unwrap_or(true);
+    let spell = fields.boolean("return_token_strs")?.unwrap_or(false);
+    let tokens = match fields.get("messages") {
+        Some(_) => chat::tokens_of(served, &fields, &mut charge).await?,
+        None => {
+            let text = fields.required_text("prompt")?;
+            charge.add(text.len().saturating_mul(1 + size_of::<u32>()))?;
+            let vocabulary = Arc::clone(served.vocabulary());
+            let owned = text.to_owned();
+            let special = Special { add, parse: true };
+            let encode = move || Ok(vocabulary.tokenizer().encode(&owned, special));
+            background::run(text.len(), encode)
+                .await
+                .map_err(ApiError::internal)?
+        }
+    };
+    let each = size_of::<Value>() * 2 + if spell { 64 } else { 0 };
+    charge.add(tokens.len().saturating_mul(each))?;
+    let spelled = spell.then(|| {
+        let spelled = tokens
+            .iter()
+            .map(|&id| logprobs::token_text(served.vocabulary(), id));
+        spelled.collect::<Vec<String>>()
+    });
+    let answer = json!({
+        "count": tokens.len(),
+        "max_model_len": served.engine.longest(),
+        "tokens": tokens,
+        "token_strs": spelled,
+    });
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+/// The text of tokens, special ones included.
+pub(crate) async fn detokenize(
+    app: Arc<App>,
+    received: Received,
+) -> Result<Response<Body>, ApiError> {
+    let Received { value, .. } = received;
+    let fields = Fields::root(&value)?;
+    let served = app.model_or_only(&fields)?;
+    fields.required("tokens")?;
+    let list = fields.list("tokens")?.unwrap_or_default();
+    let tokens = token_ids(list, "tokens", served.engine.vocab())?;
+    let text = served.vocabulary().tokenizer().decode(&tokens, false);
+    Ok(json_response(StatusCode::OK, &json!({ "prompt": text })))
+}

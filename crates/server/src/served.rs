@@ -1,0 +1,63 @@
+//! A model as the server sees it: the way into its engine, and what its file says of sampling.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bursar_engine::{EngineHandle, Purpose, TextEncoder, Vocabulary};
+use bursar_files::GenerationDefaults;
+
+use crate::error::ApiError;
+
+/// A model that can be asked for by the name of its engine.
+#[derive(Clone)]
+pub struct Served {
+    pub(crate) engine: EngineHandle,
+    pub(crate) defaults: GenerationDefaults,
+    /// When it was loaded, in seconds since 1970.
+    pub(crate) created: u64,
+}
+
+impl Served {
+    /// The model of an engine, sampled by `defaults` where a request says nothing.
+    pub fn new(engine: EngineHandle, defaults: GenerationDefaults) -> Served {
+        Served {
+            engine,
+            defaults,
+            created: now(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.engine.name()
+    }
+
+    pub(crate) fn vocabulary(&self) -> &std::sync::Arc<Vocabulary> {
+        self.engine.vocabulary()
+    }
+
+    /// Nothing, if it writes text.
+    pub(crate) fn generates(&self) -> Result<(), ApiError> {
+        match self.engine.purpose() {
+            Purpose::Generate => Ok(()),
+            Purpose::Embed => Err(ApiError::invalid(
+                "model",
+                format!("{} only makes vectors; ask /v1/embeddings", self.id()),
+            )),
+        }
+    }
+
+    /// How its texts become tokens, if it makes vectors.
+    pub(crate) fn embeds(&self) -> Result<&std::sync::Arc<TextEncoder>, ApiError> {
+        self.engine.encoder().ok_or_else(|| {
+            ApiError::invalid(
+                "model",
+                format!("{} is loaded to write text, not to make vectors", self.id()),
+            )
+        })
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,140 @@
+//! A real server with real tiny models, on a port of its own.
+
+pub(crate) mod client;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bursar_engine::{
+    Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose,
+    Vocabulary,
+};
+use bursar_files::ModelFile;
+use bursar_kernels::isa::Isa;
+use bursar_kernels::kv_view::KvDtype;
+use bursar_memory::{Bytes, Ledger};
+use bursar_server::{Keys, Limits, Served, Server, ServerOptions, Stopper, requests_account};
+use bursar_workers::Workers;
+
+/// What a test's server is like.
+pub(crate) struct Setup {
+    pub(crate) keys: Option<Keys>,
+    pub(crate) limits: Limits,
+    pub(crate) drain: Duration,
+    pub(crate) budget: Bytes,
+    pub(crate) queue: usize,
+    pub(crate) parallel: usize,
+    pub(crate) models: &'static [(&'static str, &'static str, Purpose)],
+}
+
+impl Setup {
+    /// A model that writes and one that makes vectors.
+    pub(crate) fn new() -> Setup {
+        Setup {
+            keys: None,
+            limits: Limits::default(),
+            drain: Duration::from_secs(10),
+            budget: Bytes::gib(1),
+            queue: 64,
+            parallel: 4,
+            models: &[
+                ("llama", "llama-f16.gguf", Purpose::Generate),
+                ("embedding", "qwen3-embedding", Purpose::Embed),
+            ],
+        }
+    }
+
+    /// Loads the models, listens, serves.
+    pub(crate) fn start(self) -> Running {
+        let ledger = Ledger::new(self.budget);
+        let account = requests_account(&ledger).unwrap();
+        let workers = Workers::with_options(bursar_workers::Options {
+            threads: 1,
+            ..Default::default()
+        });
+        let workers = Arc::new(workers.unwrap());
+        let mut engines = Vec::new();
+        let mut served = Vec::new();
+        for (name, file, purpose) in self.models {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
+            let file = ModelFile::open(&root.join(file)).unwrap();
+            let vocabulary = Vocabulary::open(&file).unwrap();
+            let base = ProcessBase::measure().unwrap();
+            let config = file.config();
+            let longest = config
+                .embedding
+                .as_ref()
+                .map_or(config.context_max, |e| e.max_tokens);
+            let request = PlanRequest {
+                purpose: *purpose,
+                context: Some(512.min(longest)),
+                parallel: self.parallel,
+                batch_tokens: Some(64),
+                kv_dtype: KvDtype::F32,
+                kv_block_tokens: 16,
+                kv_memory: None,
+                threads: 1,
+                dequantize: false,
+            };
+            let plan = MemoryPlan::new(&file, &vocabulary, base, &request, self.budget).unwrap();
+            let model = EngineModel::load(
+                name,
+                &file,
+                vocabulary,
+                plan,
+                &ledger,
+                LoadOptions { isa: Isa::best() },
+                Arc::clone(&workers),
+                &mut |_| {},
+            );
+            let options = EngineOptions {
+                queue: self.queue,
+                ..EngineOptions::default()
+            };
+            let engine = Engine::start(model.unwrap(), options).unwrap();
+            served.push(Served::new(engine.handle(), file.generation().clone()));
+            engines.push(engine);
+        }
+        let options = ServerOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            keys: self.keys,
+            limits: self.limits,
+            drain: self.drain,
+        };
+        let server = Server::bind(options, &ledger, account, served).unwrap();
+        Running {
+            address: server.address(),
+            stopper: server.stopper(),
+            thread: std::thread::spawn(move || server.run().unwrap()),
+            engines,
+            ledger,
+        }
+    }
+}
+
+/// A server that answers.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) stopper: Stopper,
+    pub(crate) thread: JoinHandle<()>,
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) ledger: Ledger,
+}
+
+impl Running {
+    /// Lets it finish, and looks whether it left anything.
+    pub(crate) fn stop(self) {
+        self.stopper.stop();
+        self.thread.join().unwrap();
+        drop(self.engines);
+        assert_eq!(
+            self.ledger.granted(),
+            Bytes(0),
+            "{:?}",
+            self.ledger.snapshot()
+        );
+    }
+}
