@@ -1,10 +1,10 @@
-//! Eight clients with different lengths, some of whom leave early, against solo runs.
+//! Ten clients with different lengths, some of whom leave early, against solo runs.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bursar_engine::schedule::Admission;
-use bursar_engine::{EngineOptions, FinishReason, SamplingParams, StopRules};
+use bursar_engine::{EngineOptions, FinishReason, SamplingParams, StopRules, TokenStream};
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
 use serde_json::Value;
@@ -29,7 +29,11 @@ const fn client(first: usize, prompt: usize, wants: usize, leaves: Option<usize>
     }
 }
 
-const CLIENTS: [Client; 8] = [
+const CLIENTS: [Client; 10] = [
+    // These two run side by side for dozens of steps and end with four blocks each, so that six
+    // blocks do not last however the others come and go.
+    client(0, 1, 60, None),
+    client(1, 1, 60, None),
     client(0, 30, 25, None),
     client(3, 1, 40, None),
     client(1, 17, 12, Some(4)),
@@ -68,12 +72,16 @@ fn together(case: &Value, setup: Setup) -> u64 {
     let want = solo(&file, &tokens);
     let (engine, ledger) = start(&file, setup);
     let handle = engine.handle();
+    // All are in the inbox before the first reader starts, within a step or two of each other: that
+    // they meet must not hang on how fast threads start.
+    let submit = |client: &'static Client| {
+        let prompt = &tokens[client.first..client.first + client.prompt];
+        let stream = handle.submit(greedy(prompt, client.wants));
+        (client, stream.unwrap_or_else(|e| panic!("{name}: {e}")))
+    };
+    let streams: Vec<_> = CLIENTS.iter().map(submit).collect();
     let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let run = |client: &'static Client| {
-            let prompt = &tokens[client.first..client.first + client.prompt];
-            let mut stream = handle
-                .submit(greedy(prompt, client.wants))
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let run = |(client, mut stream): (&'static Client, TokenStream)| {
             scope.spawn(move || {
                 let Some(leaves) = client.leaves_after else {
                     return read(stream);
@@ -86,7 +94,7 @@ fn together(case: &Value, setup: Setup) -> u64 {
                 answer
             })
         };
-        let threads: Vec<_> = CLIENTS.iter().map(run).collect();
+        let threads: Vec<_> = streams.into_iter().map(run).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Answer>| thread.join();
         let answers: Result<Vec<_>, _> = threads.into_iter().map(join).collect();
         answers.unwrap_or_else(|e| std::panic::resume_unwind(e))
