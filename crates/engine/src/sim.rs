@@ -293,6 +293,8 @@ impl Simulation {
 
     fn step(&mut self) {
         let before = self.lengths();
+        let (_, waiting) = self.generation.sequences();
+        let highest = waiting.iter().map(|s| s.seniority().priority).max();
         let chunk = self.generation.chunk_tokens();
         let preempted = self.generation.totals().preemptions;
         self.generation.decoder().rows = 0;
@@ -309,7 +311,7 @@ impl Simulation {
             assert_eq!(preempted, 0);
         }
         self.check_blocks();
-        self.check_order(before, rows);
+        self.check_order(before, highest, rows);
         for client in &mut self.clients {
             client.listen();
         }
@@ -346,7 +348,9 @@ impl Simulation {
         assert_eq!(self.generation.kv().blocks_used, held.len());
     }
 
-    fn check_order(&self, before: Vec<((i32, u64), usize)>, rows: usize) {
+    /// `before` and `highest` are the lengths of the running and the highest priority among the waiting
+    /// before the step.
+    fn check_order(&self, before: Vec<((i32, u64), usize)>, highest: Option<i32>, rows: usize) {
         let inside = |client: &Client| client.inside();
         if self.clients.iter().any(inside) {
             assert!(rows > 0, "nothing ran");
@@ -358,7 +362,7 @@ impl Simulation {
             assert!(advanced, "{rank:?} stood still");
             // It has ended if it is not there any more, or was displaced by a higher priority.
             let displaced = waiting.iter().any(|s| s.seniority().order == rank.1);
-            let above = running.iter().any(|s| -s.seniority().priority < rank.0);
+            let above = highest.is_some_and(|priority| -priority < rank.0);
             assert!(!displaced || above, "{rank:?} was preempted");
         }
         for waits in waiting {
