@@ -159,3 +159,62 @@ impl<R> Inbox<R> {
         self.arrived.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn those_who_wait_are_bounded_and_counted_until_they_end() {
+        let inbox = Inbox::new();
+        assert_eq!(inbox.busy_since(), None);
+        assert_eq!(inbox.push(2, || 'a'), Ok(()));
+        assert_eq!(inbox.push(2, || 'b'), Ok(()));
+        assert_eq!(inbox.push(2, || 'c'), Err(Closed::Full { waiting: 2 }));
+        let taken = inbox.take(true);
+        assert_eq!((taken.arrivals, taken.stopping), (['a', 'b'].into(), false));
+        // Taken, they still wait; one that runs makes room.
+        assert_eq!(inbox.push(2, || 'c'), Err(Closed::Full { waiting: 2 }));
+        inbox.settle(1, 1);
+        assert_eq!(inbox.push(2, || 'c'), Ok(()));
+        assert_eq!((inbox.waiting(), inbox.inside()), (2, 3));
+        inbox.settle(0, 0);
+        assert_eq!((inbox.waiting(), inbox.inside()), (1, 1));
+        assert!(inbox.busy_since().is_some());
+    }
+
+    #[test]
+    fn draining_lets_nobody_in_and_waits_for_those_inside() {
+        let inbox = Inbox::new();
+        assert_eq!(inbox.push(2, || 'a'), Ok(()));
+        inbox.drain();
+        assert_eq!(inbox.push(2, || 'b'), Err(Closed::Draining));
+        assert!(!inbox.wait_empty(Instant::now()));
+        let soon = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| inbox.wait_empty(soon));
+            assert_eq!(inbox.take(false).arrivals.len(), 1);
+            inbox.settle(0, 0);
+            assert!(waiter.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn stopping_wakes_the_thread_and_drops_what_it_has_not_taken() {
+        let inbox = Inbox::<char>::new();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| inbox.take(true));
+            inbox.stop();
+            let taken = thread.join().expect("no panic");
+            assert!(taken.stopping && taken.arrivals.is_empty());
+        });
+        let (sender, mut stream) = crate::reply::tokens();
+        let inbox = Inbox::new();
+        assert_eq!(inbox.push(1, || sender), Ok(()));
+        inbox.stop();
+        assert!(stream.recv_blocking().is_some(), "the reader is told");
+        assert!(inbox.draining());
+    }
+}
