@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_files::ModelFile;
-use bursar_memory::{Ledger, Lifetime, Reservation};
+use bursar_memory::{Ledger, Reservation};
 use bursar_model::{ForwardBatch, Model, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::encoder::TextEncoder;
-use crate::generate::{LoadOptions, reserve_process};
+use crate::generate::LoadOptions;
+use crate::load::{open_account, start_workers};
 use crate::plan::MemoryPlan;
 use crate::vocabulary::Vocabulary;
 
@@ -61,20 +62,9 @@ impl Embedder {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, EngineError> {
         let config = file.config();
-        if !plan.fits() {
-            return Err(EngineError::DoesNotFit {
-                model: config.name.clone(),
-                need: plan.total(),
-                budget: plan.budget(),
-            });
-        }
-        let process = reserve_process(ledger, plan.base, &vocabulary)?;
-        let account = ledger.root().child(config.name.clone(), Lifetime::Semantic);
-        vocabulary.charge(&account)?;
-        let workers = Workers::with_options(bursar_workers::Options {
-            threads: plan.request().threads,
-            ..Default::default()
-        })?;
+        let account = open_account(&config.name, &mut vocabulary, &plan, ledger)?;
+        let process = plan.base.reserve(ledger, vocabulary.bytes())?;
+        let workers = start_workers(&plan)?;
         let model = Model::load(
             file,
             plan.model.clone(),

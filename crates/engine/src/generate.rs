@@ -11,8 +11,8 @@ use bursar_model::{ForwardBatch, Model, Purpose, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
+use crate::load::{open_account, start_workers};
 use crate::plan::MemoryPlan;
-use crate::process::ProcessBase;
 use crate::sample::{Sampler, SamplingParams};
 use crate::stop::{StopMatcher, StopRules};
 use crate::vocabulary::Vocabulary;
@@ -90,16 +90,8 @@ impl Generator {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, EngineError> {
         let config = file.config();
-        if !plan.fits() {
-            return Err(EngineError::DoesNotFit {
-                model: config.name.clone(),
-                need: plan.total(),
-                budget: plan.budget(),
-            });
-        }
-        let process = reserve_process(ledger, plan.base, &vocabulary)?;
-        let account = ledger.root().child(config.name.clone(), Lifetime::Semantic);
-        vocabulary.charge(&account)?;
+        let account = open_account(&config.name, &mut vocabulary, &plan, ledger)?;
+        let process = plan.base.reserve(ledger, vocabulary.bytes())?;
         let sampling = account
             .child("sampling", Lifetime::Procedural)
             .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
@@ -109,10 +101,7 @@ impl Generator {
             want: format!("{:?}, to generate text", Purpose::Generate),
         })?;
         let kv = KvCache::new(kv_plan, &account.child("kv", Lifetime::Episodic))?;
-        let workers = Workers::with_options(bursar_workers::Options {
-            threads: plan.request().threads,
-            ..Default::default()
-        })?;
+        let workers = start_workers(&plan)?;
         let model = Model::load(
             file,
             plan.model.clone(),
@@ -395,17 +384,4 @@ fn extend(
         done += part.len();
     }
     Ok(())
-}
-
-/// Charges what the process itself takes, the tokenizer apart.
-pub(crate) fn reserve_process(
-    ledger: &Ledger,
-    base: ProcessBase,
-    vocabulary: &Vocabulary,
-) -> Result<Reservation, EngineError> {
-    let bytes = base.bytes().saturating_sub(vocabulary.bytes());
-    Ok(ledger
-        .root()
-        .child("process", Lifetime::Procedural)
-        .reserve(bytes)?)
 }

@@ -66,15 +66,7 @@ impl EngineModel {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, EngineError> {
         let config: &ModelConfig = file.config();
-        if !plan.fits() {
-            return Err(EngineError::DoesNotFit {
-                model: name.to_owned(),
-                need: plan.total(),
-                budget: plan.budget(),
-            });
-        }
-        let account = ledger.root().child(name, Lifetime::Semantic);
-        vocabulary.charge(&account)?;
+        let account = open_account(name, &mut vocabulary, &plan, ledger)?;
         let vocabulary = Arc::new(vocabulary);
         let generates = match plan.kv().copied() {
             Some(kv) => {
@@ -143,6 +135,34 @@ impl EngineModel {
     pub fn plan(&self) -> &Arc<MemoryPlan> {
         &self.plan
     }
+}
+
+/// What every way to load a model begins with: a plan that does not fit takes nothing; one that does
+/// gets the model's account, with the tokenizer's bytes on it.
+pub(crate) fn open_account(
+    name: &str,
+    vocabulary: &mut Vocabulary,
+    plan: &MemoryPlan,
+    ledger: &Ledger,
+) -> Result<Account, EngineError> {
+    if !plan.fits() {
+        return Err(EngineError::DoesNotFit {
+            model: name.to_owned(),
+            need: plan.total(),
+            budget: plan.budget(),
+        });
+    }
+    let account = ledger.root().child(name, Lifetime::Semantic);
+    vocabulary.charge(&account)?;
+    Ok(account)
+}
+
+/// The threads that a plan counts on.
+pub(crate) fn start_workers(plan: &MemoryPlan) -> Result<Workers, EngineError> {
+    Ok(Workers::with_options(bursar_workers::Options {
+        threads: plan.request().threads,
+        ..Default::default()
+    })?)
 }
 
 impl ProcessBase {
