@@ -36,6 +36,12 @@ pub(crate) enum Verb {
     Embed(verbs::embed::Arguments),
     /// Print the exact bytes a model would take, by part, and whether they fit
     Plan(verbs::plan::Arguments),
+    /// Serve models over HTTP, as OpenAI's API has it
+    Serve(verbs::serve::Arguments),
+    /// List the models of a running server with what they hold
+    Ps(verbs::ps::Arguments),
+    /// Print who holds which memory of a running server
+    Memory(verbs::memory::Arguments),
     /// Describe a model file
     Show(verbs::show::Arguments),
     /// Write a model file with random weights in a real architecture and size

@@ -1,11 +1,15 @@
 //! One file per verb, and what is handed to each of them.
 
+pub(crate) mod ask;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod embed;
+pub(crate) mod memory;
 pub(crate) mod plan;
+pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod synth;
 pub(crate) mod version;

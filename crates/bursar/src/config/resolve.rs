@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bursar_engine::Admission;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, MemorySpec};
@@ -327,6 +330,57 @@ impl Settings {
         match self.value(&table::ISA) {
             Some(Value::Isa(isa)) => *isa,
             _ => Isa::best(),
+        }
+    }
+
+    /// Whether somebody said how many sequences run at once.
+    pub(crate) fn parallel_is_given(&self) -> bool {
+        self.of(&table::PARALLEL)
+            .is_some_and(|effective| effective.origin != Origin::Default)
+    }
+
+    /// How sequences are granted their blocks.
+    pub(crate) fn admission(&self) -> Admission {
+        match self.value(&table::ADMISSION) {
+            Some(Value::Admission(admission)) => *admission,
+            _ => Admission::Grow,
+        }
+    }
+
+    /// Where the server listens.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        match self.value(&table::LISTEN) {
+            Some(Value::Address(address)) => *address,
+            _ => SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }
+    }
+
+    /// The file with the keys of the server's clients.
+    pub(crate) fn api_key_file(&self) -> Option<&Path> {
+        match self.value(&table::API_KEY_FILE)? {
+            Value::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// How long running requests may take to finish.
+    pub(crate) fn drain(&self) -> Duration {
+        match self.value(&table::DRAIN) {
+            Some(Value::Time(time)) => *time,
+            _ => Duration::from_secs(30),
+        }
+    }
+
+    /// Requests that may wait.
+    pub(crate) fn limits_queue(&self) -> usize {
+        self.count(&table::LIMITS_QUEUE).unwrap_or(64)
+    }
+
+    /// Most bytes of a request, where a share is of `budget`.
+    pub(crate) fn limits_body(&self, budget: Bytes) -> Option<Bytes> {
+        match self.value(&table::LIMITS_BODY)? {
+            Value::Memory(spec) => Some(spec.resolve(budget)),
+            _ => None,
         }
     }
 

@@ -141,8 +141,74 @@ pub(crate) static MODELS_DIR: Setting = Setting {
     help: "Folder in which a MODEL that is not a path is looked up",
 };
 
+/// How sequences are granted their blocks.
+pub(crate) static ADMISSION: Setting = Setting {
+    key: "admission",
+    flag: "admission",
+    env: "BURSAR_ADMISSION",
+    placeholder: "HOW",
+    default: Fallback::Value("grow"),
+    read: value::admission,
+    help: "Let a sequence in when its next step fits (grow), or when all of it will (reserve)",
+};
+
+/// Where the server listens.
+pub(crate) static LISTEN: Setting = Setting {
+    key: "listen",
+    flag: "listen",
+    env: "BURSAR_LISTEN",
+    placeholder: "ADDRESS",
+    default: Fallback::Value("127.0.0.1:8080"),
+    read: value::address,
+    help: "Address and port of the server; one that others can reach needs --api-key-file",
+};
+
+/// Who may ask the server.
+pub(crate) static API_KEY_FILE: Setting = Setting {
+    key: "api_key_file",
+    flag: "api-key-file",
+    env: "BURSAR_API_KEY_FILE",
+    placeholder: "FILE",
+    default: Fallback::Derived("no key is asked for"),
+    read: value::path,
+    help: "File with the keys that clients must have one of, one per line",
+};
+
+/// How long running requests may take to finish.
+pub(crate) static DRAIN: Setting = Setting {
+    key: "drain",
+    flag: "drain",
+    env: "BURSAR_DRAIN",
+    placeholder: "TIME",
+    default: Fallback::Value("30s"),
+    read: value::time,
+    help: "How long running requests may take to finish when the server is told to stop",
+};
+
+/// Requests that may wait.
+pub(crate) static LIMITS_QUEUE: Setting = Setting {
+    key: "limits.queue",
+    flag: "limits-queue",
+    env: "BURSAR_LIMITS_QUEUE",
+    placeholder: "N",
+    default: Fallback::Value("64"),
+    read: value::sequences,
+    help: "Requests that may wait for each model; one more is told to come back later",
+};
+
+/// Most bytes of a request.
+pub(crate) static LIMITS_BODY: Setting = Setting {
+    key: "limits.body",
+    flag: "limits-body",
+    env: "BURSAR_LIMITS_BODY",
+    placeholder: "SIZE",
+    default: Fallback::Value("8.0 MiB"),
+    read: value::memory,
+    help: "Most bytes of one request's body",
+};
+
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 10] = [
+pub(crate) static TABLE: [&Setting; 16] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -153,6 +219,12 @@ pub(crate) static TABLE: [&Setting; 10] = [
     &THREADS,
     &ISA,
     &MODELS_DIR,
+    &ADMISSION,
+    &LISTEN,
+    &API_KEY_FILE,
+    &DRAIN,
+    &LIMITS_QUEUE,
+    &LIMITS_BODY,
 ];
 
 /// The setting of a file key.

@@ -1,8 +1,11 @@
 //! What a setting's value may be, and how it is read from text.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bursar_engine::Admission;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, MemorySpec};
@@ -20,6 +23,12 @@ pub(crate) enum Value {
     Isa(Isa),
     /// A folder or file.
     Path(PathBuf),
+    /// Where a server listens.
+    Address(SocketAddr),
+    /// A length of time.
+    Time(Duration),
+    /// How sequences are let in.
+    Admission(Admission),
 }
 
 impl fmt::Display for Value {
@@ -30,6 +39,11 @@ impl fmt::Display for Value {
             Value::KvDtype(dtype) => f.write_str(dtype.name()),
             Value::Isa(isa) => isa.fmt(f),
             Value::Path(path) => path.display().fmt(f),
+            Value::Address(address) => address.fmt(f),
+            Value::Time(time) if time.subsec_millis() == 0 => write!(f, "{}s", time.as_secs()),
+            Value::Time(time) => write!(f, "{}ms", time.as_millis()),
+            Value::Admission(Admission::Grow) => f.write_str("grow"),
+            Value::Admission(Admission::Reserve) => f.write_str("reserve"),
         }
     }
 }
@@ -160,6 +174,49 @@ pub(crate) fn path(text: &str) -> Result<Value, Invalid> {
     Ok(Value::Path(PathBuf::from(text)))
 }
 
+/// Reads an address with its port.
+pub(crate) fn address(text: &str) -> Result<Value, Invalid> {
+    let text = text.trim();
+    let numbers = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numbers.parse().map(Value::Address).map_err(|_| {
+        Invalid::new(
+            "it is not an IP address with a port",
+            "write an address such as 127.0.0.1:8080, [::1]:8080 or localhost:8080",
+        )
+    })
+}
+
+/// Reads a length of time: `500ms`, `30s`, `5m`, `1h`.
+pub(crate) fn time(text: &str) -> Result<Value, Invalid> {
+    let text = text.trim();
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+    let read = units.iter().find_map(|(unit, millis)| {
+        let count = text.strip_suffix(unit)?.trim().parse::<u32>().ok()?;
+        Some(Duration::from_millis(u64::from(count) * millis))
+    });
+    read.map(Value::Time).ok_or_else(|| {
+        Invalid::new(
+            "it is not a length of time",
+            "write a whole number with its unit: 500ms, 30s, 5m or 1h",
+        )
+    })
+}
+
+/// Reads how sequences are let in.
+pub(crate) fn admission(text: &str) -> Result<Value, Invalid> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "grow" => Ok(Value::Admission(Admission::Grow)),
+        "reserve" => Ok(Value::Admission(Admission::Reserve)),
+        _ => Err(Invalid::new(
+            "it is not a way of letting sequences in",
+            "write grow or reserve",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +240,16 @@ mod tests {
         assert_eq!(kv_dtype("BF16"), Ok(Value::KvDtype(KvDtype::BF16)));
         assert_eq!(isa("scalar"), Ok(Value::Isa(Isa::scalar())));
         assert_eq!(path("models"), Ok(Value::Path("models".into())));
+        assert_eq!(time("1500ms"), Ok(Value::Time(Duration::from_millis(1500))));
+        assert_eq!(time(" 2 m").map(|v| v.to_string()), Ok("120s".to_owned()));
+        assert_eq!(
+            address("localhost:80").map(|v| v.to_string()),
+            Ok("127.0.0.1:80".to_owned())
+        );
+        assert_eq!(
+            admission("Reserve"),
+            Ok(Value::Admission(Admission::Reserve))
+        );
     }
 
     #[test]
@@ -197,5 +264,9 @@ mod tests {
         refused(kv_dtype, "f8", "stored in", "f32, f16, bf16");
         refused(isa, "neon9000", "no such vector", "scalar");
         refused(path, "", "empty", "path");
+        refused(time, "30", "not a length", "30s");
+        refused(time, "-1s", "not a length", "500ms");
+        refused(address, "8080", "not an IP address", "127.0.0.1:8080");
+        refused(admission, "all", "not a way", "grow or reserve");
     }
 }

@@ -1,0 +1,284 @@
+//! `bursar serve [MODEL...]`: models over HTTP, all inside one budget, until SIGTERM.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bursar_engine::{
+    Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose,
+    Vocabulary,
+};
+use bursar_files::ModelFile;
+use bursar_memory::{Bytes, Ledger, counting};
+use bursar_server::{
+    Keys, Limits, REQUESTS_FLOOR, ServeError, Served, Server, ServerOptions, requests_account,
+};
+use bursar_workers::Workers;
+use clap::Args;
+
+use crate::budget;
+use crate::config::table::{self, Setting};
+use crate::config::{SettingFlags, Settings, TakesSettings};
+use crate::demo::{self, Demo};
+use crate::failure::Failure;
+use crate::model;
+use crate::prepare;
+use crate::progress::Unit;
+use crate::verbs::Shared;
+
+/// Sequences at once where nobody says.
+const PARALLEL: usize = 4;
+/// Threads beside those that compute: the server's, and the one that tokenizes long texts.
+const THREADS_BESIDE: usize = 2;
+
+/// What can be given.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Models: .gguf files, folders with .safetensors files, or names in the models folder; clients
+    /// ask for them by their names without folder and suffix
+    #[arg(value_name = "MODEL")]
+    models: Vec<PathBuf>,
+    #[command(flatten)]
+    settings: SettingFlags<Takes>,
+}
+
+/// What decides how models are served.
+#[derive(Debug)]
+pub(crate) struct Takes;
+
+impl TakesSettings for Takes {
+    const SETTINGS: &'static [&'static Setting] = &[
+        &table::LISTEN,
+        &table::API_KEY_FILE,
+        &table::MEMORY,
+        &table::CONTEXT,
+        &table::PARALLEL,
+        &table::KV_MEMORY,
+        &table::KV_DTYPE,
+        &table::KV_BLOCK_TOKENS,
+        &table::ADMISSION,
+        &table::BATCH_TOKENS,
+        &table::LIMITS_QUEUE,
+        &table::LIMITS_BODY,
+        &table::DRAIN,
+        &table::THREADS,
+        &table::ISA,
+        &table::MODELS_DIR,
+    ];
+}
+
+/// A model that has been opened.
+struct Opened {
+    name: String,
+    file: ModelFile,
+    vocabulary: Vocabulary,
+    purpose: Purpose,
+}
+
+/// Loads the models and serves them.
+pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
+    let settings = shared.settings(&arguments.settings)?;
+    let begun = Instant::now();
+    let keys = settings.api_key_file().map(Keys::read).transpose();
+    let keys = keys.map_err(|error| Failure::failed(error.to_string()))?;
+    // What cannot be served is said before models are loaded for minutes.
+    let listen = settings.listen();
+    drop(TcpListener::bind(listen).map_err(|why| {
+        failure(&ServeError::Listen {
+            address: listen,
+            why,
+        })
+    })?);
+    let budget = budget::of_process(&settings)?;
+    let ledger = Ledger::new(budget.bytes);
+    let account = requests_account(&ledger).map_err(|refusal| {
+        Failure::does_not_fit(refusal.to_string()).help(format!(
+            "requests alone are guaranteed {REQUESTS_FLOOR}; give more with --memory"
+        ))
+    })?;
+    let opened = open(arguments, &settings, shared)?;
+    counting::purge();
+    let threads = settings.threads();
+    let base = ProcessBase::measure()?.with_threads(threads + THREADS_BESIDE);
+    let tokenizers = opened.iter().fold(Bytes(0), |sum, model| {
+        sum.saturating_add(model.vocabulary.bytes())
+    });
+    let _process = base
+        .reserve(&ledger, tokenizers)
+        .map_err(|refusal| Failure::does_not_fit(refusal.to_string()))?;
+    let workers = Workers::with_options(bursar_workers::Options {
+        threads,
+        ..Default::default()
+    });
+    let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
+    let mut engines = Vec::with_capacity(opened.len());
+    let mut served = Vec::with_capacity(opened.len());
+    for model in opened {
+        // The rest of the budget, and the process's part, which every plan holds but which has
+        // been reserved once for all.
+        let process = base.bytes().saturating_sub(model.vocabulary.bytes());
+        let left = ledger.free().saturating_add(process);
+        let plan = plan(&model, base, &settings, budget.bytes, left)?;
+        if !plan.fits() {
+            eprintln!("{}", prepare::parts(&plan));
+            return Err(Failure::does_not_fit(format!(
+                "{} needs {}, and {left} of the budget of {} ({}) are left for it",
+                model.name,
+                plan.total(),
+                budget.bytes,
+                budget.source,
+            ))
+            .helps(plan.remedies()));
+        }
+        let defaults = model.file.generation().clone();
+        let mut meter = shared.progress.meter(
+            &format!("loading {}", model.name),
+            Unit::Bytes,
+            model.file.used_bytes(),
+        );
+        let loaded = EngineModel::load(
+            &model.name,
+            &model.file,
+            model.vocabulary,
+            plan,
+            &ledger,
+            LoadOptions {
+                isa: settings.isa(),
+            },
+            Arc::clone(&workers),
+            &mut |done| meter.set(done, String::new),
+        )?;
+        meter.finish();
+        let options = EngineOptions {
+            admission: settings.admission(),
+            queue: settings.limits_queue(),
+        };
+        let engine = Engine::start(loaded, options)?;
+        served.push(Served::new(engine.handle(), defaults));
+        engines.push(engine);
+    }
+    counting::purge();
+    let mut limits = Limits::default();
+    if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
+        limits.body = body;
+    }
+    let options = ServerOptions {
+        listen,
+        keys,
+        limits,
+        drain: settings.drain(),
+    };
+    let names: Vec<String> = engines
+        .iter()
+        .map(|engine| engine.handle().name().to_owned())
+        .collect();
+    let server = Server::bind(options, &ledger, account, served).map_err(|e| failure(&e))?;
+    eprintln!(
+        "serving {} at http://{} after {:.1} s, {} of {} granted",
+        names.join(", "),
+        server.address(),
+        begun.elapsed().as_secs_f64(),
+        ledger.granted(),
+        ledger.budget(),
+    );
+    server.run().map_err(|e| failure(&e))
+}
+
+fn failure(error: &ServeError) -> Failure {
+    match error {
+        ServeError::Unprotected(_) => Failure::usage(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// Opens all models, those first that take a fixed number of bytes: the others share the rest.
+fn open(
+    arguments: &Arguments,
+    settings: &Settings,
+    shared: &Shared,
+) -> Result<Vec<Opened>, Failure> {
+    let mut paths = Vec::new();
+    for given in &arguments.models {
+        paths.push(model::find(given, settings, &shared.surroundings)?);
+    }
+    if paths.is_empty() {
+        for demo in [Demo::Chat, Demo::Embedding] {
+            paths.push(demo::path(demo, &shared.surroundings, shared.progress)?);
+        }
+    }
+    let mut opened: Vec<Opened> = Vec::with_capacity(paths.len());
+    for path in &paths {
+        let name = name_of(path);
+        if let Some(other) = opened.iter().find(|other| other.name == name) {
+            let message = format!("two models would be called {}", other.name);
+            return Err(Failure::usage(message).help("rename one of the files"));
+        }
+        let file = ModelFile::open(path)?;
+        let vocabulary = Vocabulary::open(&file)?;
+        let purpose = prepare::purpose(&file);
+        opened.push(Opened {
+            name,
+            file,
+            vocabulary,
+            purpose,
+        });
+    }
+    opened.sort_by_key(|model| model.purpose == Purpose::Generate);
+    Ok(opened)
+}
+
+/// What clients call a model: its file or folder, without `.gguf`.
+fn name_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gguf").unwrap_or(&name);
+    name.strip_suffix(".safetensors").unwrap_or(name).to_owned()
+}
+
+/// Plans a model within `left` bytes. Where nobody says how many bytes keys and values get, they get
+/// what is left, at most what all sequences need at their longest.
+fn plan(
+    model: &Opened,
+    base: ProcessBase,
+    settings: &Settings,
+    budget: Bytes,
+    left: Bytes,
+) -> Result<MemoryPlan, Failure> {
+    let parallel = match settings.parallel_is_given() {
+        true => settings.parallel(),
+        false => PARALLEL,
+    };
+    let one = PlanRequest {
+        purpose: model.purpose,
+        context: settings.context(),
+        parallel: 1,
+        batch_tokens: settings.batch_tokens(),
+        kv_dtype: settings.kv_dtype(),
+        kv_block_tokens: settings.kv_block_tokens(),
+        kv_memory: settings.kv_memory(budget),
+        threads: settings.threads(),
+        dequantize: false,
+    };
+    let with = |request: &PlanRequest| {
+        MemoryPlan::new(&model.file, &model.vocabulary, base, request, left)
+    };
+    let least = with(&one)?;
+    let context = Some(least.context());
+    let many = PlanRequest {
+        parallel,
+        context,
+        ..one
+    };
+    let (Some(kv), true, None) = (least.kv(), least.fits(), one.kv_memory) else {
+        let context = one.context;
+        return Ok(with(&PlanRequest { context, ..many })?);
+    };
+    let full = with(&many)?;
+    if full.fits() {
+        return Ok(full);
+    }
+    let others = least.total().saturating_sub(kv.bytes());
+    let kv_memory = Some(left.saturating_sub(others));
+    Ok(with(&PlanRequest { kv_memory, ..many })?)
+}
