@@ -14,6 +14,9 @@ const SEED: u64 = 0;
 /// Part of the file's name; raise it when files of earlier versions would no longer do.
 const EDITION: u32 = 1;
 
+/// How much noise is enough, where nobody says how many tokens to generate.
+pub(crate) const TOKENS: usize = 40;
+
 /// Which one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Demo {

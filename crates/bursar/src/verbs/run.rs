@@ -123,6 +123,7 @@ struct Session<'a> {
     ledger: Ledger,
     load_seconds: f64,
     path: PathBuf,
+    max_tokens: Option<usize>,
 }
 
 impl<'a> Session<'a> {
@@ -170,6 +171,11 @@ impl<'a> Session<'a> {
             ledger,
             load_seconds,
             path,
+            max_tokens: arguments
+                .max_tokens
+                .map(|most| most as usize)
+                // Random weights never come to an end of their own.
+                .or(asked.model.is_none().then_some(demo::TOKENS)),
         })
     }
 
@@ -215,7 +221,7 @@ impl<'a> Session<'a> {
         let stop = StopRules {
             strings: self.arguments.stop.clone(),
             tokens: Vec::new(),
-            max_tokens: self.arguments.max_tokens.map(|most| most as usize),
+            max_tokens: self.max_tokens,
             ignore_end: self.arguments.ignore_eos,
         };
         Ok(self
