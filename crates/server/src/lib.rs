@@ -39,5 +39,5 @@ pub use auth::{Keys, KeysError};
 pub use error::ApiError;
 pub use limits::Limits;
 pub use phase::Stopper;
-pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, requests_account};
+pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;

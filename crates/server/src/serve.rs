@@ -73,6 +73,21 @@ pub fn requests_account(ledger: &Ledger) -> Result<Account, Refusal> {
     )
 }
 
+/// A listener at an address that is protected by keys or out of others' reach. To find out before
+/// models are loaded whether one can be had, take it and drop it.
+///
+/// # Errors
+/// If the address is unprotected or cannot be had.
+pub fn listener(listen: SocketAddr, keys: bool) -> Result<std::net::TcpListener, ServeError> {
+    if !keys && !listen.ip().to_canonical().is_loopback() {
+        return Err(ServeError::Unprotected(listen));
+    }
+    std::net::TcpListener::bind(listen).map_err(|why| ServeError::Listen {
+        address: listen,
+        why,
+    })
+}
+
 /// A server that is listening, and answers once it runs.
 pub struct Server {
     listener: std::net::TcpListener,
@@ -103,14 +118,7 @@ impl Server {
             limits,
             drain,
         } = options;
-        if keys.is_none() && !listen.ip().to_canonical().is_loopback() {
-            return Err(ServeError::Unprotected(listen));
-        }
-        let fail = |why| ServeError::Listen {
-            address: listen,
-            why,
-        };
-        let listener = std::net::TcpListener::bind(listen).map_err(fail)?;
+        let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let app = Arc::new(App {

@@ -1,6 +1,5 @@
 //! `bursar serve [MODEL...]`: models over HTTP, all inside one budget, until SIGTERM.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,12 +83,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let keys = keys.map_err(|error| Failure::failed(error.to_string()))?;
     // What cannot be served is said before models are loaded for minutes.
     let listen = settings.listen();
-    drop(TcpListener::bind(listen).map_err(|why| {
-        failure(&ServeError::Listen {
-            address: listen,
-            why,
-        })
-    })?);
+    drop(bursar_server::listener(listen, keys.is_some()).map_err(|e| failure(&e))?);
     let budget = budget::of_process(&settings)?;
     let ledger = Ledger::new(budget.bytes);
     let account = requests_account(&ledger).map_err(|refusal| {

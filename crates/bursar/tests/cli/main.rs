@@ -7,5 +7,6 @@ mod embed;
 mod errors;
 mod plan;
 mod run;
+mod serve;
 mod show;
 mod support;

@@ -1,0 +1,140 @@
+//! A server as its user meets it: started, asked, looked into, and told to stop.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Place, model};
+
+/// A server that is ended with its test.
+struct Served {
+    child: Child,
+    address: String,
+    errors: BufReader<std::process::ChildStderr>,
+}
+
+impl Served {
+    fn start(place: &Place, arguments: &[&str]) -> Served {
+        let mut command = place.command(env!("CARGO_BIN_EXE_bursar"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut errors = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            let read = errors.read_line(&mut line).expect("stderr is read");
+            assert!(read > 0, "the server ended before it served");
+            if let Some((_, rest)) = line.split_once("at http://") {
+                break rest.split(' ').next().expect("an address").to_owned();
+            }
+        };
+        Served {
+            child,
+            address,
+            errors,
+        }
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("the server listens");
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.0\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+        .expect("the request is written");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    /// Sends SIGTERM; gives the exit code and the rest of stderr.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(killed.expect("kill runs").success());
+        let code = self.child.wait().expect("the server ends").code();
+        let mut rest = String::new();
+        self.errors
+            .read_to_string(&mut rest)
+            .expect("stderr is read");
+        (code, rest)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_server_answers_is_looked_into_and_ends_when_told() {
+    let place = Place::new();
+    let (chat, embedding) = (model("llama-f16.gguf"), model("qwen3-embedding"));
+    let served = Served::start(&place, &[&chat, &embedding, "--memory", "256MiB"]);
+    let answer = served.post(
+        "/v1/completions",
+        r#"{"model":"llama-f16","prompt":"The miller","max_tokens":4,"temperature":0}"#,
+    );
+    assert!(answer.contains("\"completion_tokens\":"), "{answer}");
+    let answer = served.post(
+        "/v1/embeddings",
+        r#"{"model":"qwen3-embedding","input":"The miller"}"#,
+    );
+    assert!(answer.contains("\"embedding\":["), "{answer}");
+
+    let at = format!("--listen {}", served.address);
+    let listed = place.bursar(&format!("ps {at}")).ok();
+    listed.says(&[
+        "NAME",
+        "llama-f16",
+        "qwen3-embedding",
+        "loaded",
+        "BUDGET 256.0 MiB",
+    ]);
+    let tree = place.bursar(&format!("memory {at}")).ok();
+    tree.says(&["process", "requests", "llama-f16", "weights", "resident"]);
+    let kv = place
+        .bursar(&format!("memory --kv --json {at}"))
+        .ok()
+        .json();
+    assert_eq!(kv[0]["model"], "llama-f16");
+    assert_eq!(kv[0]["blocks_used"], 0);
+    let report = place.bursar(&format!("memory --json {at}")).ok().json();
+    let granted = report["granted_bytes"].as_u64().expect("a number");
+    assert!(granted <= 256 << 20);
+
+    let (code, rest) = served.stop();
+    assert_eq!((code, rest.as_str()), (Some(0), ""));
+    place
+        .bursar(&format!("ps {at}"))
+        .refused(1, &["cannot ask the server", "bursar serve"]);
+}
+
+#[test]
+fn what_cannot_be_served_is_said_at_once() {
+    let place = Place::new();
+    let chat = model("llama-f16.gguf");
+    place
+        .bursar(&format!("serve {chat} --listen 0.0.0.0:0"))
+        .refused(2, &["can be reached from other machines", "--api-key-file"]);
+    place
+        .bursar(&format!("serve {chat} --memory 24MiB"))
+        .refused(3, &["MiB"]);
+    place
+        .bursar(&format!("serve {chat} --api-key-file missing"))
+        .refused(1, &["missing"]);
+    place
+        .bursar(&format!("serve {chat} {chat} --listen 127.0.0.1:0"))
+        .refused(2, &["two models would be called llama-f16"]);
+    place
+        .bursar("serve --listen localhost")
+        .refused(2, &["not an IP address", "127.0.0.1:8080"]);
+}
