@@ -85,7 +85,7 @@ impl MemoryPlan {
         let mut plan = Self::with(file, vocabulary, base, request, request.context, budget)?;
         if !plan.fits() && request.context.is_none() && request.purpose == Purpose::Generate {
             // The default context is a wish: take the longest that fits instead, if it is useful.
-            let context = plan.context_that_fits();
+            let context = plan.context_that_fits(budget);
             if context >= CONTEXT_MIN {
                 plan = Self::with(file, vocabulary, base, request, Some(context), budget)?;
             }
@@ -255,11 +255,11 @@ impl MemoryPlan {
         self.kv.as_ref()
     }
 
-    /// The longest context whose keys and values fit beside everything else, or 0.
-    fn context_that_fits(&self) -> usize {
+    /// The longest context whose keys and values fit a budget beside everything else, or 0.
+    fn context_that_fits(&self, budget: Bytes) -> usize {
         let Some(kv) = &self.kv else { return 0 };
         let others = self.total().saturating_sub(kv.bytes());
-        let left = self.budget.saturating_sub(others);
+        let left = budget.saturating_sub(others);
         match KvPlan::within(*kv.layout(), left) {
             Ok(within) => (within.tokens() / self.request.parallel).min(self.context),
             Err(_) => 0,
@@ -312,6 +312,10 @@ fn longest_text(config: &ModelConfig, embed: bool) -> usize {
     }
 }
 
+/// What the process itself takes differs by some pages from one run to the next; a remedy named in
+/// one run must hold in another.
+const REMEDY_MARGIN: Bytes = Bytes(256 << 10);
+
 /// Each remedy is planned before it is named: none is offered that would not help.
 fn remedies(
     plan: &MemoryPlan,
@@ -319,6 +323,7 @@ fn remedies(
     vocabulary: &Vocabulary,
     budget: Bytes,
 ) -> Result<Vec<String>, EngineError> {
+    let budget = budget.saturating_sub(REMEDY_MARGIN);
     let mut remedies = Vec::new();
     let mut try_with = |request: PlanRequest, context: usize, words: String| {
         let other = MemoryPlan::with(file, vocabulary, plan.base, &request, Some(context), budget)?;
@@ -332,7 +337,7 @@ fn remedies(
         batch_tokens: Some(64),
         ..request
     };
-    let context = plan.context_that_fits();
+    let context = plan.context_that_fits(budget);
     if context >= CONTEXT_MIN && request.kv_memory.is_none() {
         try_with(request, context, format!("--context {context}"))?;
     }
@@ -357,7 +362,10 @@ fn remedies(
     // Rounded up to what people type; the plan itself is exact.
     remedies.push(format!(
         "--memory {}MiB or more",
-        plan.total().0.div_ceil(1 << 20)
+        plan.total()
+            .saturating_add(REMEDY_MARGIN)
+            .0
+            .div_ceil(1 << 20)
     ));
     if remedies.len() == 1 {
         remedies.push("a smaller model, or the same one in a smaller quantisation".into());
