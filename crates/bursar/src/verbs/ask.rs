@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::Settings;
 use crate::config::table::{self, Setting};
+use crate::config::{Settings, TakesSettings};
 use crate::failure::Failure;
 
 /// What decides which server is asked, and as whom.
-pub(crate) const SETTINGS: &[&Setting] = &[&table::LISTEN, &table::API_KEY_FILE];
+#[derive(Debug)]
+pub(crate) struct Takes;
+
+impl TakesSettings for Takes {
+    const SETTINGS: &'static [&'static Setting] = &[&table::LISTEN, &table::API_KEY_FILE];
+}
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,7 @@ use bursar_memory::Bytes;
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::table::Setting;
-use crate::config::{SettingFlags, TakesSettings};
+use crate::config::SettingFlags;
 use crate::failure::Failure;
 use crate::output::{Align, Out, Table};
 use crate::verbs::{Shared, ask};
@@ -17,15 +16,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: SettingFlags<Takes>,
-}
-
-/// Which server is asked.
-#[derive(Debug)]
-pub(crate) struct Takes;
-
-impl TakesSettings for Takes {
-    const SETTINGS: &'static [&'static Setting] = ask::SETTINGS;
+    settings: SettingFlags<ask::Takes>,
 }
 
 /// Prints them.
