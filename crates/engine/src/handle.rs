@@ -16,10 +16,10 @@ use crate::EngineError;
 use crate::encoder::TextEncoder;
 use crate::inbox::{Closed, Inbox, lock};
 use crate::load::{EngineModel, Job};
+use crate::options::EngineOptions;
 use crate::params::GenerateParams;
 use crate::plan::MemoryPlan;
 use crate::reply::{self, TokenStream, VectorStream};
-use crate::schedule::Admission;
 use crate::sequence::Arrival;
 use crate::step::Totals;
 use crate::stop::StopRules;
@@ -29,24 +29,6 @@ use crate::vocabulary::Vocabulary;
 
 /// Stack of the engine's thread; a step touches less than 128 KiB of it.
 const STACK_BYTES: usize = 1 << 20;
-
-/// How an engine runs.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// How sequences are granted their blocks.
-    pub admission: Admission,
-    /// Requests that may wait; one more is refused for now.
-    pub queue: usize,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            admission: Admission::Grow,
-            queue: 64,
-        }
-    }
-}
 
 /// What a client asks to be continued.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +48,9 @@ pub struct GenerateRequest {
     pub echo_logprobs: bool,
     /// Higher goes first, and may take the place of lower; 0 for everyone, usually.
     pub priority: i32,
+    /// Whose prompt it is: keys and values are shared among requests with the same salt only. Derived
+    /// from a secret by the server, never chosen by a client; the engine's own if `None`.
+    pub salt: Option<[u8; 32]>,
 }
 
 /// Texts to embed, as tokens: see [`TextEncoder`].
@@ -165,8 +150,8 @@ pub(crate) struct Face {
 }
 
 impl Face {
-    pub(crate) fn options(&self) -> EngineOptions {
-        self.options
+    pub(crate) fn options(&self) -> &EngineOptions {
+        &self.options
     }
 }
 
@@ -174,6 +159,7 @@ impl Face {
 pub struct Engine {
     handle: EngineHandle,
     thread: Option<JoinHandle<()>>,
+    warnings: Vec<String>,
 }
 
 /// The way to an engine; cheap to clone.
@@ -231,7 +217,13 @@ impl Engine {
         Ok(Engine {
             handle: EngineHandle { face },
             thread: Some(thread),
+            warnings: Vec::new(),
         })
+    }
+
+    /// What went wrong at the start without being in the way, such as a damaged file of kept prefixes.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// A way to it.

@@ -10,6 +10,7 @@
 //! Many requests at once:
 //!
 //! - `handle`: the public face: start, submit, snapshot, drain. `load` makes a model ready for it.
+//! - `options`: how an engine runs.
 //! - `reply`: what flows back, and how dropping it cancels.
 //! - `params`: how tokens are chosen, one value for all that ask the same.
 //! - `schedule`: who runs in a step, as a pure function; `sim` drives it from a seed. `pace`: how many tokens fit its time.
@@ -26,6 +27,7 @@ mod generate;
 mod handle;
 mod inbox;
 mod load;
+mod options;
 mod pace;
 mod params;
 mod plan;
@@ -47,10 +49,9 @@ pub use embed::{EmbedOptions, EmbedStats, Embedder};
 pub use encoder::TextEncoder;
 pub use error::EngineError;
 pub use generate::{FinishReason, Generated, Generator, LoadOptions};
-pub use handle::{
-    EmbedRequest, Engine, EngineHandle, EngineOptions, EngineSnapshot, GenerateRequest, Rejected,
-};
+pub use handle::{EmbedRequest, Engine, EngineHandle, EngineSnapshot, GenerateRequest, Rejected};
 pub use load::EngineModel;
+pub use options::{CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
 pub use process::ProcessBase;

@@ -31,6 +31,30 @@ pub struct Totals {
     pub preemptions: u64,
     /// Tokens that were computed once more for that.
     pub recomputed_tokens: u64,
+    /// Tokens of prompts that were found stored and did not have to be computed.
+    pub prefix_hit_tokens: u64,
+    /// Sequences that took over all of another's prompt, the partly filled last block included.
+    pub forks: u64,
+    /// Cached blocks that gave way to others.
+    pub evicted_blocks: u64,
+    /// Times that a request of lower priority was passed by a later one of higher.
+    pub overtakes: u64,
+    /// Preempted sequences whose keys and values were written away.
+    pub spills: u64,
+    /// Bytes written for that.
+    pub spilled_bytes: u64,
+    /// Bytes of them that were read again.
+    pub restored_bytes: u64,
+    /// Blocks that could not be written or read again, and were computed instead.
+    pub spill_failures: u64,
+    /// Times that blocks were moved together.
+    pub compactions: u64,
+    /// Bytes moved for that.
+    pub moved_bytes: u64,
+    /// Bytes that the operating system got back, measured.
+    pub returned_bytes: u64,
+    /// Time spent on that, in microseconds.
+    pub compaction_us: u64,
 }
 
 /// All sequences of a model, and what runs them.

@@ -42,6 +42,7 @@ pub(crate) fn submit(
                 // The prompt's own likelihoods are the same for each of its answers.
                 echo_logprobs,
                 priority: params.priority,
+                salt: None,
             };
             let stream = served.engine.submit(request);
             streams.push(stream.map_err(|rejected| refused(app, rejected, &prompt.place))?);

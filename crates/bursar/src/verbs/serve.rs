@@ -147,6 +147,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         let options = EngineOptions {
             admission: settings.admission(),
             queue: settings.limits_queue(),
+            ..EngineOptions::default()
         };
         let engine = Engine::start(loaded, options)?;
         served.push(Served::new(engine.handle(), defaults));

@@ -14,7 +14,7 @@ use bursar_memory::{Bytes, Ledger};
 use bursar_workers::Workers;
 
 /// What differs from test to test.
-#[derive(Copy, Clone)]
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) purpose: Purpose,
     pub(crate) parallel: usize,

@@ -1,0 +1,75 @@
+//! How an engine runs: who is let in, what is kept and shared, what happens when blocks run out.
+
+use std::path::PathBuf;
+
+use bursar_memory::Bytes;
+
+use crate::schedule::Admission;
+
+/// How an engine runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineOptions {
+    /// How sequences are granted their blocks.
+    pub admission: Admission,
+    /// Requests that may wait; one more is refused for now.
+    pub queue: usize,
+    /// Keep keys and values that have been computed while there is room, and let requests that begin
+    /// with the same tokens use them.
+    pub prefix_cache: bool,
+    /// When blocks are moved together between steps, so that memory goes back to the system; `None`:
+    /// never.
+    pub compaction: Option<CompactionOptions>,
+    /// Where the keys and values of a preempted sequence may be written; `None`: they are computed
+    /// again.
+    pub spill: Option<SpillOptions>,
+    /// A file that keeps the cached keys and values from one run of the program to the next.
+    pub keep: Option<PathBuf>,
+    /// What the prefixes of requests without a salt of their own are found by: kept secret and the
+    /// same from run to run where there is a `keep` file.
+    pub salt: [u8; 32],
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            admission: Admission::Grow,
+            queue: 64,
+            prefix_cache: true,
+            compaction: Some(CompactionOptions::default()),
+            spill: None,
+            keep: None,
+            salt: [0; 32],
+        }
+    }
+}
+
+/// When blocks are moved together, and how much of it fits between two steps.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct CompactionOptions {
+    /// Begin when more than this share of the committed bytes lies empty in partly used slabs, 0 to 1.
+    pub fragmentation: f64,
+    /// Begin when less than this share of the committed bytes is used or cached, 0 to 1.
+    pub efficiency: f64,
+    /// Most bytes that are moved between two steps.
+    pub bytes_per_step: Bytes,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> Self {
+        Self {
+            fragmentation: 0.30,
+            efficiency: 0.70,
+            // A few milliseconds of copying.
+            bytes_per_step: Bytes(16 << 20),
+        }
+    }
+}
+
+/// Where preempted keys and values are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillOptions {
+    /// A folder on a disk with room; the file in it has no name and goes with the process.
+    pub dir: PathBuf,
+    /// Most bytes of the file.
+    pub bytes: Bytes,
+}
