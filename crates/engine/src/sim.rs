@@ -103,8 +103,8 @@ struct HashModel {
 
 impl HashModel {
     fn place(&self, blocks: &[u32], position: usize) -> usize {
-        let block = blocks[position / BLOCK_TOKENS] as usize;
-        block * self.layout.block_bytes() + position % BLOCK_TOKENS * 8
+        let block = blocks[position / BLOCK_TOKENS];
+        self.layout.block_offset(block) + position % BLOCK_TOKENS * 8
     }
 }
 
@@ -218,7 +218,7 @@ impl Simulation {
             dtype_k: KvDtype::F32,
             dtype_v: KvDtype::F32,
         };
-        let layout = KvLayout::new(shape).expect("a layout");
+        let layout = KvLayout::in_slabs(shape).expect("a layout");
         let blocks = random.range(3, 24);
         let plan = KvPlan::for_context(layout, blocks * BLOCK_TOKENS, 1).expect("a plan");
         let ledger = Ledger::new(Bytes(1 << 24));

@@ -1,7 +1,7 @@
 //! Keys and values in blocks of tokens: where each lies, how they are written, what attention reads.
 //!
 //! ```text
-//! slab space   [ block 0 ][ block 1 ][ block 2 ] ...            block b at b * block_bytes
+//! slab space   [ slab: block 0 | block 1 | ... | pad ][ slab ] ...       see `KvLayout::block_offset`
 //! block        [ layer 0 ][ layer 1 ] ...                       so that a block moves as one piece
 //! layer        [ head 0 K | head 0 V ][ head 1 K | head 1 V ] ...
 //! K            [ tile ][ tile ] ...     tile = [head_dim][16 tokens]          lanes are tokens
@@ -11,6 +11,9 @@
 //! A query's products with a K tile and the sum of a V tile's rows then both run down memory with a whole
 //! vector at a time, whatever the head's size: rows of V are padded to a multiple of 16 columns, and a K
 //! row of 16 tokens is a vector by construction. Every part starts at a multiple of 64 bytes.
+
+#[cfg(test)]
+mod tests;
 
 use half::{bf16, f16};
 
@@ -23,6 +26,16 @@ pub const TILE_TOKENS: usize = LANES;
 
 /// Every part of a block starts at a multiple of so many bytes.
 const PART_ALIGN: usize = 64;
+
+/// Slabs are multiples of so many bytes: a huge page, the least that the operating system takes back
+/// without breaking one.
+const SLAB_UNIT: usize = 2 << 20;
+
+/// The largest slab that is looked at.
+const SLAB_MAX: usize = 32 << 20;
+
+/// A slab may leave a 64th of itself unused.
+const SLAB_PADDING: usize = 64;
 
 /// What a K or V element is stored as.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,11 +100,13 @@ pub struct KvLayout {
     /// Bytes of one head's K and V in one layer.
     head_bytes: usize,
     block_bytes: usize,
+    blocks_per_slab: u32,
+    slab_bytes: usize,
 }
 
 impl KvLayout {
-    /// The layout for a shape; `None` when a count is zero, `block_tokens` is no multiple of 16, or the
-    /// bytes exceed `usize`.
+    /// The layout for a shape, one block right behind the other, each a slab of its own; `None` when a
+    /// count is zero, `block_tokens` is no multiple of 16, or the bytes exceed `usize`.
     pub fn new(shape: KvShape) -> Option<Self> {
         let KvShape {
             layers,
@@ -124,6 +139,36 @@ impl KvLayout {
             tile_bytes,
             head_bytes,
             block_bytes,
+            blocks_per_slab: 1,
+            slab_bytes: block_bytes,
+        })
+    }
+
+    /// The layout for a shape with its blocks in slabs of whole 2 MiB, so that the memory of a slab
+    /// without blocks in use can be given back. The smallest slab that wastes at most a 64th of itself,
+    /// up to 32 MiB; where there is none, the one that wastes the least share. `None` as for [`new`].
+    ///
+    /// [`new`]: Self::new
+    pub fn in_slabs(shape: KvShape) -> Option<Self> {
+        let layout = Self::new(shape)?;
+        let block = layout.block_bytes;
+        let least = block.checked_next_multiple_of(SLAB_UNIT)?;
+        let mut best = (least, least - block);
+        for slab in (least..=SLAB_MAX).step_by(SLAB_UNIT) {
+            let padding = slab % block;
+            if padding <= slab / SLAB_PADDING {
+                best = (slab, padding);
+                break;
+            }
+            // Shares of slabs of at most 32 MiB: these products do not overflow.
+            if padding * best.0 < best.1 * slab {
+                best = (slab, padding);
+            }
+        }
+        Some(Self {
+            blocks_per_slab: u32::try_from(best.0 / block).ok()?,
+            slab_bytes: best.0,
+            ..layout
         })
     }
 
@@ -135,6 +180,40 @@ impl KvLayout {
     /// Bytes of a block: all layers, K and V.
     pub fn block_bytes(&self) -> usize {
         self.block_bytes
+    }
+
+    /// Blocks of a slab, at least one.
+    pub fn blocks_per_slab(&self) -> u32 {
+        self.blocks_per_slab
+    }
+
+    /// Bytes from one slab's start to the next one's: its blocks and what they leave unused.
+    pub fn slab_bytes(&self) -> usize {
+        self.slab_bytes
+    }
+
+    /// Where a block starts in the slab space.
+    ///
+    /// # Panics
+    /// When that is beyond `usize`.
+    #[inline]
+    #[track_caller]
+    pub fn block_offset(&self, block: u32) -> usize {
+        let (slab, within) = (block / self.blocks_per_slab, block % self.blocks_per_slab);
+        slab as usize * self.slab_bytes + within as usize * self.block_bytes
+    }
+
+    /// Bytes of a slab space of so many blocks, up to the end of the last one: the last slab may be
+    /// shorter than the others. `None` when they exceed `usize`.
+    pub fn bytes_for(&self, blocks: usize) -> Option<usize> {
+        let per_slab = self.blocks_per_slab as usize;
+        let whole = (blocks / per_slab).checked_mul(self.slab_bytes)?;
+        match blocks % per_slab {
+            // The last slab's padding holds nothing.
+            0 if blocks > 0 => Some(whole - self.slab_bytes + per_slab * self.block_bytes),
+            // At most a slab's bytes.
+            rest => whole.checked_add(rest * self.block_bytes),
+        }
     }
 
     /// Tokens of a block.
@@ -173,7 +252,7 @@ impl KvLayout {
 pub struct KvView<'a> {
     /// Where things lie within a block.
     pub layout: KvLayout,
-    /// The slab space, its start aligned for the stored types; block `b` starts at `b * block_bytes`.
+    /// The slab space, its start aligned for the stored types; see [`KvLayout::block_offset`].
     pub bytes: &'a [u8],
     /// The sequence's blocks: token `t` lies in `blocks[t / block_tokens]`.
     pub blocks: &'a [u32],
@@ -190,7 +269,7 @@ impl<'a> KvView<'a> {
     #[track_caller]
     pub(crate) fn tile(&self, layer: usize, kv_head: usize, tile: usize) -> [&'a [u8]; 2] {
         let per_block = self.layout.block_tokens() / TILE_TOKENS;
-        let start = self.blocks[tile / per_block] as usize * self.layout.block_bytes;
+        let start = self.layout.block_offset(self.blocks[tile / per_block]);
         let block = &self.bytes[start..start + self.layout.block_bytes];
         let [k_bytes, v_bytes] = self.layout.tile_bytes;
         let within = tile % per_block;
@@ -277,7 +356,7 @@ impl Write<'_> {
         let block_tokens = layout.block_tokens();
         for i in 0..self.rows.rows() {
             let pos = self.pos0 + i;
-            let block = self.blocks[pos / block_tokens] as usize * layout.block_bytes;
+            let block = layout.block_offset(self.blocks[pos / block_tokens]);
             let (tile, place) = (pos % block_tokens / TILE_TOKENS, pos % TILE_TOKENS);
             for (head, row) in self
                 .rows

@@ -35,22 +35,24 @@ impl KvPlan {
     /// When they hold none.
     pub fn within(layout: KvLayout, bytes: Bytes) -> Result<Self, KvError> {
         let per_block = layout.block_bytes() as u64 + Blocks::BYTES_PER_BLOCK as u64;
-        let mut blocks = u32::try_from(bytes.0 / per_block).unwrap_or(u32::MAX);
-        // Whole pages are charged, so the last block may not fit after all.
-        while let Some(plan) = Self::with_blocks(layout, blocks) {
-            if plan.bytes() <= bytes {
-                return Ok(plan);
+        let fits = |blocks| Self::with_blocks(layout, blocks).filter(|plan| plan.bytes() <= bytes);
+        // Slabs are padded and whole pages charged: fewer may fit, and more never cost less.
+        let (mut least, mut most) = (0, u32::try_from(bytes.0 / per_block).unwrap_or(u32::MAX));
+        while least < most {
+            let middle = most - (most - least) / 2;
+            match fits(middle) {
+                Some(_) => least = middle,
+                None => most = middle - 1,
             }
-            blocks -= 1;
         }
-        Err(KvError::TooSmall {
+        fits(least).ok_or(KvError::TooSmall {
             given: bytes,
             block: Bytes(per_block),
         })
     }
 
     fn with_blocks(layout: KvLayout, blocks: u32) -> Option<Self> {
-        let bytes = layout.block_bytes().checked_mul(blocks as usize)?;
+        let bytes = layout.bytes_for(blocks as usize)?;
         isize::try_from(bytes).ok()?;
         (blocks > 0).then_some(Self { layout, blocks })
     }
@@ -77,8 +79,8 @@ impl KvPlan {
 
     /// Bytes of the blocks, as charged.
     pub fn blocks_bytes(&self) -> Bytes {
-        // Cannot overflow: checked when the plan was made.
-        charge_of(Bytes((self.layout.block_bytes() * self.blocks()) as u64))
+        let bytes = self.layout.bytes_for(self.blocks());
+        charge_of(Bytes(bytes.expect("checked when the plan was made") as u64))
     }
 
     /// Bytes of the books.
@@ -106,7 +108,28 @@ mod tests {
             dtype_k: KvDtype::F16,
             dtype_v: KvDtype::F16,
         };
-        KvLayout::new(shape).expect("a layout")
+        KvLayout::in_slabs(shape).expect("a layout")
+    }
+
+    #[test]
+    fn padded_slabs_are_filled_and_never_pass() {
+        let shape = KvShape {
+            layers: 24,
+            kv_heads: 2,
+            head_dim: 64,
+            ..layout().shape()
+        };
+        let layout = KvLayout::in_slabs(shape).expect("a layout");
+        for bytes in (200_000u64..70_000_000).step_by(98_765) {
+            let plan = KvPlan::within(layout, Bytes(bytes)).expect("some blocks");
+            assert!(plan.bytes().0 <= bytes);
+            let more = KvPlan::with_blocks(layout, plan.blocks + 1).expect("one more");
+            assert!(more.bytes().0 > bytes);
+        }
+        let slab = u64::from(layout.blocks_per_slab());
+        let plan = KvPlan::with_blocks(layout, 2 * slab as u32).expect("two slabs");
+        let bytes = layout.slab_bytes() as u64 + slab * 24 * 8192;
+        assert_eq!(plan.blocks_bytes(), charge_of(Bytes(bytes)));
     }
 
     #[test]

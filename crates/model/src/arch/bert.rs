@@ -5,8 +5,8 @@ use bursar_files::{Activation, LayerRole, ModelFile, Part, Pooling, Role};
 use bursar_kernels::attention::attention_scratch_len;
 use bursar_kernels::kv_view::{KvDtype, KvShape};
 
-use super::Architecture;
 use super::builder::Builder;
+use super::{Architecture, Purpose};
 use crate::ModelError;
 use crate::graph::{EmbedIndex, NormKind, Op, Rows, Stage};
 
@@ -29,7 +29,7 @@ pub(super) fn scratch_shape(kv_heads: usize, head_dim: usize) -> KvShape {
 pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, ModelError> {
     let config = file.config();
     let (dim, ffn, heads) = (config.dim, config.ffn_dim, config.heads);
-    let kv = super::kv_layout(scratch_shape(heads, config.head_dim))?;
+    let kv = super::kv_layout(Purpose::Embed, scratch_shape(heads, config.head_dim))?;
     let shape = super::attention_shape(config);
 
     let tanh = match config.activation {

@@ -32,10 +32,13 @@ pub(super) fn build(
             remedy: "llama, mistral, qwen2 and qwen3 checkpoints with hidden_act silu are supported",
         });
     }
-    let kv = super::kv_layout(match purpose {
-        Purpose::Generate => kv,
-        Purpose::Embed => super::bert::scratch_shape(kv_heads, head_dim),
-    })?;
+    let kv = super::kv_layout(
+        purpose,
+        match purpose {
+            Purpose::Generate => kv,
+            Purpose::Embed => super::bert::scratch_shape(kv_heads, head_dim),
+        },
+    )?;
 
     if purpose == Purpose::Generate && !config.generates {
         return Err(ModelError::Unsuited {

@@ -56,8 +56,14 @@ pub fn build(
     }
 }
 
-fn kv_layout(shape: KvShape) -> Result<KvLayout, ModelError> {
-    KvLayout::new(shape).ok_or_else(|| ModelError::TooLarge {
+/// Generation's cache is in slabs, which are given back as they empty; the keys and values of an
+/// embedding pass lie in its arena, one block behind the other.
+fn kv_layout(purpose: Purpose, shape: KvShape) -> Result<KvLayout, ModelError> {
+    let layout = match purpose {
+        Purpose::Generate => KvLayout::in_slabs(shape),
+        Purpose::Embed => KvLayout::new(shape),
+    };
+    layout.ok_or_else(|| ModelError::TooLarge {
         what: format!("{shape:?}"),
     })
 }
