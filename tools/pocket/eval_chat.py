@@ -1,0 +1,80 @@
+"""Perplexity of pocket-chat beside a unigram and a 5-gram model, and its answers to fixed prompts.
+
+    python eval_chat.py TOKENS MODEL.gguf BURSAR
+
+Perplexity is per token of pocket-chat's own vocabulary, over the same tokens for all three. The
+5-gram model is trained on the whole training row, of which the network may have seen less. The
+network reads windows of 1,024 tokens and answers for the second half of each, so every prediction
+has at least 512 tokens before it; the weights are those of the file, dequantised.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import gguf_model
+import ngram
+
+WINDOW, STRIDE = 1024, 512
+TOKENS_MAX = 200_000  # of each split
+
+PROMPTS = (
+    ("raw", "/// Returns the number of elements in the"),
+    ("raw", "Ownership is a set of rules that"),
+    ("chat", "What does `is_empty` do?\n\n```rust\npub fn is_empty(&self) -> bool\n```"),
+    ("chat", "What does error E0382 mean?"),
+    ("chat", "Explain: Borrowing"),
+)
+
+
+def network(model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(positions, log probabilities) of the positions that the windows answer for."""
+    places, found = [], []
+    for start in range(0, len(ids) - WINDOW, STRIDE):
+        window = torch.from_numpy(ids[start : start + WINDOW + 1].astype(np.int64))
+        with torch.no_grad():
+            hidden = model.hidden(window[None, :-1])[0, WINDOW - STRIDE :]
+            logs = torch.log_softmax(model.logits(hidden), dim=-1)
+        targets = window[WINDOW - STRIDE + 1 :]
+        found.append(logs.gather(1, targets[:, None])[:, 0].numpy())
+        places.append(np.arange(start + WINDOW - STRIDE + 1, start + WINDOW + 1))
+    return np.concatenate(places), np.concatenate(found)
+
+
+def perplexity(logs: np.ndarray) -> float:
+    """The exponential of the mean surprise."""
+    return float(np.exp(-logs.mean()))
+
+
+def answer(bursar: str, model: str, kind: str, prompt: str) -> str:
+    """What the program says at temperature 0, unedited."""
+    command = [bursar, "run", model, prompt, "--temperature", "0", "--max-tokens", "64"]
+    if kind == "raw":
+        command.append("--raw")
+    done = subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.stdout
+
+
+def main() -> None:
+    tokens, path, bursar = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    model = gguf_model.load(Path(path))
+    train = np.fromfile(tokens / "train.u16", dtype=np.uint16)
+    counts = ngram.unigram(train, model.shape.vocab)
+    grams = ngram.KneserNey(train, model.shape.vocab)
+    print("| split | tokens | unigram | 5-gram (Kneser-Ney) | pocket-chat |")
+    print("|---|---:|---:|---:|---:|")
+    for split, meaning in (("heldout", "held-out files"), ("unseen", "crates never trained on")):
+        ids = np.fromfile(tokens / f"{split}.u16", dtype=np.uint16)[:TOKENS_MAX]
+        places, logs = network(model, ids)
+        figures = [counts[ids[places]], grams.log_probabilities(ids)[places], logs]
+        cells = " | ".join(f"{perplexity(f):.1f}" for f in figures)
+        print(f"| {meaning} | {len(places)} | {cells} |", flush=True)
+    for kind, prompt in PROMPTS:
+        print(f"\n{kind}: {prompt}\n---\n{answer(bursar, path, kind, prompt)}")
+
+
+if __name__ == "__main__":
+    main()
