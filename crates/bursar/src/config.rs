@@ -6,10 +6,12 @@
 //! - `flags`: the settings that a verb takes as flags.
 //! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
 //! - `resolve`: flag over environment over file over default.
+//! - `kv`: what the settings of the cache come to.
 //! - `suggest`: what a mistyped name may have meant.
 
 mod file;
 pub(crate) mod flags;
+mod kv;
 mod resolve;
 mod suggest;
 pub(crate) mod table;

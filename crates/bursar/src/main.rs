@@ -4,8 +4,8 @@
 //! - `cli`: the verbs and the flags that all of them share.
 //! - `config`: settings, where they may be given and which one holds.
 //! - `verbs`: one file per verb.
-//! - `budget`, `model`, `demo`, `prepare`: what several verbs do alike: find the budget, find the
-//!   model that is meant or make one up, plan it.
+//! - `budget`, `model`, `demo`, `sizing`, `prepare`: what several verbs do alike: find the budget,
+//!   find the model that is meant or make one up, size its cache, plan it.
 //! - `output`, `progress`, `failure`: results on stdout, progress and errors on stderr.
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod model;
 mod output;
 mod prepare;
 mod progress;
+mod sizing;
 mod verbs;
 
 use std::process::ExitCode;

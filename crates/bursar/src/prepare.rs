@@ -1,7 +1,8 @@
 //! What `run`, `embed` and `plan` do alike: everything up to the point where weights would be read.
 
-use bursar_engine::{MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary};
+use bursar_engine::{MemoryPlan, ProcessBase, Purpose, Vocabulary};
 use bursar_files::ModelFile;
+use bursar_kv::Preset;
 use bursar_memory::budget::Budget;
 use bursar_memory::{Bytes, counting};
 
@@ -9,6 +10,7 @@ use crate::budget;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output::{Align, Table, grouped};
+use crate::sizing::{self, Otherwise};
 
 /// A model that has been planned.
 pub(crate) struct Prepared {
@@ -20,6 +22,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: MemoryPlan,
     /// The budget they were planned for.
     pub(crate) budget: Budget,
+    /// What its cache was sized by, if by name.
+    pub(crate) preset: Option<Preset>,
 }
 
 /// Plans a model for a purpose.
@@ -38,23 +42,20 @@ pub(crate) fn prepare(
     let base = ProcessBase::measure()?
         .with_threads(threads)
         .without(Bytes(file.held_bytes()));
-    let request = PlanRequest {
-        purpose,
-        context: settings.context(),
-        parallel: settings.parallel(),
-        batch_tokens: settings.batch_tokens(),
-        kv_dtype: settings.kv_dtype(),
-        kv_block_tokens: settings.kv_block_tokens(),
-        kv_memory: settings.kv_memory(budget.bytes),
-        threads,
-        dequantize: false,
-    };
-    let plan = MemoryPlan::new(&file, &vocabulary, base, &request, budget.bytes)?;
+    let request = sizing::request(settings, purpose, settings.parallel(), budget.bytes);
+    let plan = sizing::plan(
+        request,
+        settings,
+        Otherwise::Needs,
+        budget.bytes,
+        |request| MemoryPlan::new(&file, &vocabulary, base, request, budget.bytes),
+    )?;
     Ok(Prepared {
         file,
         vocabulary,
         plan,
         budget,
+        preset: settings.kv_preset(),
     })
 }
 

@@ -35,8 +35,10 @@ pub struct PlanRequest {
     pub parallel: usize,
     /// Most tokens in one batch; 512 by default, or the longest text to embed.
     pub batch_tokens: Option<usize>,
-    /// How keys and values are stored.
-    pub kv_dtype: KvDtype,
+    /// How keys are stored.
+    pub kv_dtype_k: KvDtype,
+    /// How values are stored.
+    pub kv_dtype_v: KvDtype,
     /// Tokens per KV block, a multiple of 16.
     pub kv_block_tokens: usize,
     /// Bytes for keys and values; by default what `parallel` sequences of `context` need.
@@ -121,8 +123,8 @@ impl MemoryPlan {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             block_tokens: request.kv_block_tokens,
-            dtype_k: request.kv_dtype,
-            dtype_v: request.kv_dtype,
+            dtype_k: request.kv_dtype_k,
+            dtype_v: request.kv_dtype_v,
         };
         let options = PlanOptions {
             purpose: request.purpose,

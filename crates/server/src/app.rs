@@ -24,6 +24,7 @@ use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, models, tokens};
 use crate::phase::{Phase, Stopper};
 use crate::served::Served;
+use crate::tenants::{Secret, Tenant};
 use crate::{body, health, memory_api, metrics};
 
 /// What all requests share.
@@ -33,6 +34,7 @@ pub(crate) struct App {
     /// Bodies and answers.
     pub(crate) account: Account,
     pub(crate) keys: Option<Keys>,
+    pub(crate) secret: Secret,
     pub(crate) limits: Limits,
     pub(crate) stopper: Stopper,
     pub(crate) running: Running,
@@ -48,6 +50,8 @@ pub(crate) struct Received {
     pub(crate) charge: Charge,
     /// Keeps the server from ending.
     pub(crate) in_flight: InFlight,
+    /// Who asks.
+    pub(crate) tenant: Tenant,
 }
 
 impl App {
@@ -191,18 +195,22 @@ const WATCHED: [&str; 4] = ["/health", "/ready", "/metrics", "/memory"];
 const OPEN: [&str; 2] = ["/health", "/ready"];
 
 /// Before every request: is there a key, and is there still time; after it: how did it end.
-async fn gate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response<Body> {
     let path = request.uri().path();
     let route = metrics::route(path);
     let allowed = match &app.keys {
-        Some(keys) if !OPEN.contains(&path) => keys.check(request.headers()),
-        _ => Ok(()),
+        Some(keys) if !OPEN.contains(&path) => keys.tenant(request.headers()),
+        _ => Ok(""),
     };
     let draining = app.stopper.phase() > Phase::Serving && !WATCHED.contains(&path);
     let response = match allowed {
         Err(error) => error.into_response(),
-        Ok(()) if draining => ApiError::draining().into_response(),
-        Ok(()) => next.run(request).await,
+        Ok(_) if draining => ApiError::draining().into_response(),
+        Ok(tenant) => {
+            let tenant = app.secret.tenant(tenant);
+            request.extensions_mut().insert(tenant);
+            next.run(request).await
+        }
     };
     app.requests.count(route, response.status());
     response
@@ -212,6 +220,8 @@ async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
     debug_assert_eq!(request.method(), Method::POST);
     let in_flight = app.running.begin();
     let (parts, body) = request.into_parts();
+    let tenant = parts.extensions.get::<Tenant>().copied();
+    let tenant = tenant.unwrap_or_else(|| app.secret.tenant(""));
     let mut charge = Charge::new(&app.account)?;
     let value = body::read(&parts.headers, body, &app.limits, &mut charge).await?;
     if !value.is_object() {
@@ -221,6 +231,7 @@ async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
         value,
         charge,
         in_flight,
+        tenant,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask: keys from a file, kept and compared as digests.
+//! Who may ask, and as whom: keys from files, kept and compared as digests.
 
 use std::path::{Path, PathBuf};
 
@@ -42,49 +42,125 @@ pub enum KeysError {
         /// Characters of the key.
         len: usize,
     },
+    /// A line that names no tenant, or more than a tenant and a key.
+    #[error(
+        "line {line} of {} is not a tenant and its key; write the tenant's name (letters, digits, \
+         '.', '-', '_', at most {TENANT_LEN_MAX}), a blank, and the key",
+        path.display()
+    )]
+    NoTenant {
+        /// The file.
+        path: PathBuf,
+        /// Its line.
+        line: usize,
+    },
+    /// One key for two tenants.
+    #[error(
+        "line {line} of {} has a key that {} has already; give each tenant keys of its own",
+        path.display(),
+        match .holder.as_str() { "" => "the file of API keys", holder => holder }
+    )]
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// Its line.
+        line: usize,
+        /// The tenant that has it.
+        holder: String,
+    },
 }
 
 /// Shorter keys can be guessed.
 const KEY_LEN_MIN: usize = 16;
+/// Longest name of a tenant.
+const TENANT_LEN_MAX: usize = 64;
 
 /// The keys that are accepted; none of them is kept, only what they hash to.
 #[derive(Clone, Debug)]
-pub struct Keys(Vec<Hash>);
+pub struct Keys(Vec<Key>);
+
+#[derive(Clone, Debug)]
+struct Key {
+    digest: Hash,
+    /// Whose it is; empty for keys that are no tenant's in particular.
+    tenant: String,
+}
 
 impl Keys {
     /// Reads a file with one key per line; empty lines and lines that start with `#` are skipped.
+    /// All of its keys are one tenant's.
     ///
     /// # Errors
     /// If the file cannot be read, holds no key, or holds one that is too short.
     pub fn read(path: &Path) -> Result<Keys, KeysError> {
-        let text = std::fs::read_to_string(path).map_err(|why| KeysError::Unreadable {
-            path: path.to_owned(),
-            why,
+        let mut keys = Keys(Vec::new());
+        keys.add(path, |key| Some(("", key)))?;
+        Ok(keys)
+    }
+
+    /// Adds the keys of a file with a tenant's name and one of its keys per line, as many lines per
+    /// tenant as it has keys; empty lines and lines that start with `#` are skipped.
+    ///
+    /// # Errors
+    /// As for [`Keys::read`], and if a line is not a name and a key, or two tenants have one key.
+    pub fn with_tenants(keys: Option<Keys>, path: &Path) -> Result<Keys, KeysError> {
+        let mut keys = keys.unwrap_or(Keys(Vec::new()));
+        keys.add(path, |line| {
+            let (name, key) = line.split_once(char::is_whitespace)?;
+            let key = key.trim_start();
+            let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let good = name.len() <= TENANT_LEN_MAX && name.chars().all(named);
+            (good && !key.contains(char::is_whitespace)).then_some((name, key))
         })?;
-        let mut digests = Vec::new();
-        for (line, key) in (1..).zip(text.lines().map(str::trim)) {
-            if key.is_empty() || key.starts_with('#') {
+        Ok(keys)
+    }
+
+    /// Adds the keys of a file's lines, each of which `read` divides into tenant and key.
+    fn add(
+        &mut self,
+        path: &Path,
+        read: fn(&str) -> Option<(&str, &str)>,
+    ) -> Result<(), KeysError> {
+        let path = || path.to_owned();
+        let text = std::fs::read_to_string(path())
+            .map_err(|why| KeysError::Unreadable { path: path(), why })?;
+        let before = self.0.len();
+        for (line, text) in (1..).zip(text.lines().map(str::trim)) {
+            if text.is_empty() || text.starts_with('#') {
                 continue;
             }
+            let (tenant, key) =
+                read(text).ok_or_else(|| KeysError::NoTenant { path: path(), line })?;
             if key.len() < KEY_LEN_MIN {
                 return Err(KeysError::TooShort {
-                    path: path.to_owned(),
+                    path: path(),
                     line,
                     len: key.len(),
                 });
             }
-            digests.push(blake3::hash(key.as_bytes()));
+            let digest = blake3::hash(key.as_bytes());
+            match self.0.iter().find(|key| key.digest == digest) {
+                Some(key) if key.tenant != tenant => {
+                    return Err(KeysError::Shared {
+                        path: path(),
+                        line,
+                        holder: key.tenant.clone(),
+                    });
+                }
+                _ => self.0.push(Key {
+                    digest,
+                    tenant: tenant.to_owned(),
+                }),
+            }
         }
-        match digests.is_empty() {
-            true => Err(KeysError::Empty {
-                path: path.to_owned(),
-            }),
-            false => Ok(Keys(digests)),
+        match self.0.len() == before {
+            true => Err(KeysError::Empty { path: path() }),
+            false => Ok(()),
         }
     }
 
-    /// Whether a request carries one of the keys as its bearer token.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// The tenant whose key a request carries as its bearer token.
+    pub(crate) fn tenant(&self, headers: &HeaderMap) -> Result<&str, ApiError> {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Err(ApiError::unauthorized(
                 "an API key is needed: Authorization: Bearer KEY",
@@ -102,13 +178,12 @@ impl Keys {
         // Digests compare in constant time, and all of them are compared: neither how much of a
         // key is right nor which key it is can be told from the time taken.
         let digest = blake3::hash(token);
-        let known = self
-            .0
-            .iter()
-            .fold(false, |known, key| known | (*key == digest));
-        match known {
-            true => Ok(()),
-            false => Err(ApiError::unauthorized("the API key is not known here")),
+        let known = (1..).zip(&self.0).fold(0, |known: usize, (place, key)| {
+            known.max(place * usize::from(key.digest == digest))
+        });
+        match known.checked_sub(1) {
+            Some(place) => Ok(&self.0[place].tenant),
+            None => Err(ApiError::unauthorized("the API key is not known here")),
         }
     }
 }
@@ -133,7 +208,7 @@ mod tests {
             if let Some(value) = value {
                 headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
             }
-            keys.check(&headers).is_ok()
+            keys.tenant(&headers).is_ok()
         };
         assert!(check(Some("Bearer sk-0123456789abcdef")));
         assert!(check(Some("bearer sk-fedcba9876543210")));
@@ -148,6 +223,46 @@ mod tests {
             assert!(!check(Some(wrong)), "{wrong}");
         }
         assert!(!check(None));
+    }
+
+    #[test]
+    fn a_key_tells_its_tenant() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let plain = Keys::read(&write("plain", "plain-0123456789ab\n")).unwrap();
+        let tenants = write(
+            "tenants",
+            "# two\nred red-0123456789abcdef\nblue  blue-0123456789abcde\nred red-fedcba9876543210\n",
+        );
+        let keys = Keys::with_tenants(Some(plain.clone()), &tenants).unwrap();
+        let tenant = |key: &str| {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
+            headers.insert(header::AUTHORIZATION, value);
+            keys.tenant(&headers).map(str::to_owned).ok()
+        };
+        assert_eq!(tenant("red-0123456789abcdef").as_deref(), Some("red"));
+        assert_eq!(tenant("red-fedcba9876543210").as_deref(), Some("red"));
+        assert_eq!(tenant("blue-0123456789abcde").as_deref(), Some("blue"));
+        assert_eq!(tenant("plain-0123456789ab").as_deref(), Some(""));
+        assert_eq!(tenant("red"), None);
+
+        let refused = |text: &str| {
+            let error = Keys::with_tenants(Some(plain.clone()), &write("wrong", text));
+            error.unwrap_err().to_string()
+        };
+        assert!(refused("red-0123456789abcdef\n").contains("line 1"));
+        assert!(refused("a/b red-0123456789abcdef\n").contains("not a tenant"));
+        assert!(refused("red a-0123456789abcdef b\n").contains("not a tenant"));
+        assert!(refused("red short\n").contains("16"));
+        assert!(refused("# none\n").contains("no API key"));
+        let twice = "red x-0123456789abcdef\nblue x-0123456789abcdef\n";
+        assert!(refused(twice).contains("line 2") && refused(twice).contains("red has"));
+        assert!(refused("red plain-0123456789ab\n").contains("the file of API keys has"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::openai::Params;
 use crate::served::Served;
+use crate::tenants::Tenant;
 
 /// A prompt to be continued.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Prompt {
 pub(crate) fn submit(
     app: &App,
     served: &Served,
+    tenant: Tenant,
     prompts: Vec<Prompt>,
     params: &Params,
     logprobs: Option<u8>,
@@ -42,7 +44,7 @@ pub(crate) fn submit(
                 // The prompt's own likelihoods are the same for each of its answers.
                 echo_logprobs,
                 priority: params.priority,
-                salt: None,
+                salt: Some(tenant.salt),
             };
             let stream = served.engine.submit(request);
             streams.push(stream.map_err(|rejected| refused(app, rejected, &prompt.place))?);

@@ -3,6 +3,7 @@
 //! - `serve`: listener, connections, signals, the end.
 //! - `app`: what all requests share; addresses; what comes before every request.
 //! - `auth`, `limits`, `phase`: who may ask, how much they may take, and until when.
+//! - `tenants`: what keeps those apart who may ask.
 //! - `body`, `charge`, `json`, `fields`: from bytes to fields, each refusal naming its field.
 //! - `openai`: the requests and answers of OpenAI's API.
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
@@ -34,6 +35,7 @@ mod phase;
 mod random;
 mod serve;
 mod served;
+mod tenants;
 
 pub use auth::{Keys, KeysError};
 pub use error::ApiError;
@@ -41,3 +43,4 @@ pub use limits::Limits;
 pub use phase::Stopper;
 pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;
+pub use tenants::{Secret, SecretError};

@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::phase::{Phase, Stopper};
 use crate::served::Served;
+use crate::tenants::Secret;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Who may ask; all, if `None`, which is refused for any address that others can reach.
     pub keys: Option<Keys>,
+    /// What keeps tenants apart.
+    pub secret: Secret,
     /// What clients may take.
     pub limits: Limits,
     /// How long running requests may take to finish when the server is told to stop.
@@ -115,6 +118,7 @@ impl Server {
         let ServerOptions {
             listen,
             keys,
+            secret,
             limits,
             drain,
         } = options;
@@ -126,6 +130,7 @@ impl Server {
             ledger: ledger.clone(),
             account,
             keys,
+            secret,
             limits,
             stopper: Stopper::new(),
             running: Running::default(),

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use bursar_memory::Bytes;
-use bursar_server::{Keys, ServeError, Server, ServerOptions};
+use bursar_server::{Keys, Secret, ServeError, Server, ServerOptions};
 use common::Setup;
 use common::client::{get, head, post, read, send};
 use serde_json::{Value, json};
@@ -444,12 +444,37 @@ fn only_who_has_a_key_may_ask() {
 }
 
 #[test]
+fn tenants_have_keys_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tenants");
+    std::fs::write(&path, "red sk-red-0123456789\nblue sk-blue-012345678\n").unwrap();
+    let setup = Setup {
+        keys: Some(Keys::with_tenants(None, &path).unwrap()),
+        ..Setup::new()
+    };
+    let server = setup.start();
+    let address = server.address;
+    let ask = |key: &str| {
+        let body = completion(json!({}));
+        let key = format!("Authorization: Bearer {key}\r\n");
+        let head = head(COMPLETION, &key, body.len());
+        read(send(address, &head, &body))
+    };
+    let red = ask("sk-red-0123456789").json();
+    let blue = ask("sk-blue-012345678").json();
+    assert_eq!(red["choices"], blue["choices"]);
+    assert_eq!(ask("red sk-red-0123456789").status, 401);
+    server.stop();
+}
+
+#[test]
 fn an_address_that_others_reach_needs_a_key() {
     let ledger = bursar_memory::Ledger::new(Bytes::mib(64));
     let bind = |listen: &str, keys: Option<Keys>| {
         let options = ServerOptions {
             listen: listen.parse().unwrap(),
             keys,
+            secret: Secret::unkept().unwrap(),
             limits: Default::default(),
             drain: Duration::from_secs(1),
         };

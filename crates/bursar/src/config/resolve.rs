@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bursar_engine::Admission;
 use bursar_kernels::isa::Isa;
-use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, MemorySpec};
 
 use super::file::{self, FileError};
@@ -263,13 +262,28 @@ impl Settings {
             .find(|effective| std::ptr::eq(effective.setting, setting))
     }
 
-    fn value(&self, setting: &'static Setting) -> Option<&Value> {
+    pub(super) fn value(&self, setting: &'static Setting) -> Option<&Value> {
         self.of(setting)?.value.as_ref()
     }
 
-    fn count(&self, setting: &'static Setting) -> Option<usize> {
+    pub(super) fn count(&self, setting: &'static Setting) -> Option<usize> {
         match self.value(setting)? {
             Value::Count(count) => Some(*count),
+            _ => None,
+        }
+    }
+
+    pub(super) fn path(&self, setting: &'static Setting) -> Option<&Path> {
+        match self.value(setting)? {
+            Value::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// A size, where a share is of `budget`.
+    pub(super) fn size(&self, setting: &'static Setting, budget: Bytes) -> Option<Bytes> {
+        match self.value(setting)? {
+            Value::Memory(spec) => Some(spec.resolve(budget)),
             _ => None,
         }
     }
@@ -296,27 +310,6 @@ impl Settings {
     /// Most tokens in one pass.
     pub(crate) fn batch_tokens(&self) -> Option<usize> {
         self.count(&table::BATCH_TOKENS)
-    }
-
-    /// How keys and values are stored.
-    pub(crate) fn kv_dtype(&self) -> KvDtype {
-        match self.value(&table::KV_DTYPE) {
-            Some(Value::KvDtype(dtype)) => *dtype,
-            _ => KvDtype::F16,
-        }
-    }
-
-    /// Bytes for keys and values, where a share is of `budget`.
-    pub(crate) fn kv_memory(&self, budget: Bytes) -> Option<Bytes> {
-        match self.value(&table::KV_MEMORY)? {
-            Value::Memory(spec) => Some(spec.resolve(budget)),
-            _ => None,
-        }
-    }
-
-    /// Tokens in one block of keys and values.
-    pub(crate) fn kv_block_tokens(&self) -> usize {
-        self.count(&table::KV_BLOCK_TOKENS).unwrap_or(16)
     }
 
     /// Threads that compute: as given, else one for each core this process may use.
@@ -357,10 +350,12 @@ impl Settings {
 
     /// The file with the keys of the server's clients.
     pub(crate) fn api_key_file(&self) -> Option<&Path> {
-        match self.value(&table::API_KEY_FILE)? {
-            Value::Path(path) => Some(path),
-            _ => None,
-        }
+        self.path(&table::API_KEY_FILE)
+    }
+
+    /// The file with tenants and their keys.
+    pub(crate) fn tenants_file(&self) -> Option<&Path> {
+        self.path(&table::TENANTS_FILE)
     }
 
     /// How long running requests may take to finish.
@@ -378,17 +373,14 @@ impl Settings {
 
     /// Most bytes of a request, where a share is of `budget`.
     pub(crate) fn limits_body(&self, budget: Bytes) -> Option<Bytes> {
-        match self.value(&table::LIMITS_BODY)? {
-            Value::Memory(spec) => Some(spec.resolve(budget)),
-            _ => None,
-        }
+        self.size(&table::LIMITS_BODY, budget)
     }
 
     /// The folder in which model names are looked up.
     pub(crate) fn models_dir(&self, surroundings: &Surroundings) -> Option<PathBuf> {
-        match self.value(&table::MODELS_DIR) {
-            Some(Value::Path(path)) => Some(path.clone()),
-            _ => Some(
+        match self.path(&table::MODELS_DIR) {
+            Some(path) => Some(path.to_owned()),
+            None => Some(
                 surroundings
                     .xdg("XDG_DATA_HOME", ".local/share")?
                     .join("bursar/models"),
@@ -467,6 +459,7 @@ fn known_entries(path: &Path) -> Result<Vec<(&'static Setting, String, usize)>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bursar_kernels::kv_view::KvDtype;
 
     struct Case {
         folder: tempfile::TempDir,
@@ -528,7 +521,7 @@ mod tests {
         let memory = MemorySpec::Bytes(Bytes::gib(3));
         assert_eq!(settings.memory(), Some((memory, &Origin::Flag("memory"))));
         assert_eq!(settings.parallel(), 4);
-        assert_eq!(settings.kv_dtype(), KvDtype::F32);
+        assert_eq!(settings.kv_dtype_k(), KvDtype::F32);
         assert_eq!(settings.kv_block_tokens(), 16);
         let origins: Vec<_> = settings
             .effective()

@@ -92,7 +92,7 @@ pub(crate) static KV_MEMORY: Setting = Setting {
     flag: "kv-memory",
     env: "BURSAR_KV_MEMORY",
     placeholder: "SIZE",
-    default: Fallback::Derived("parallel x context"),
+    default: Fallback::Derived("what the preset says, else parallel x context"),
     read: value::memory,
     help: "Memory for keys and values; a share is of the whole budget",
 };
@@ -103,9 +103,42 @@ pub(crate) static KV_BLOCK_TOKENS: Setting = Setting {
     flag: "kv-block-tokens",
     env: "BURSAR_KV_BLOCK_TOKENS",
     placeholder: "TOKENS",
-    default: Fallback::Value("16"),
+    default: Fallback::Derived("what the preset says, else 16"),
     read: value::block_tokens,
     help: "Tokens in one block of keys and values, a multiple of 16",
+};
+
+/// How keys are stored.
+pub(crate) static KV_DTYPE_K: Setting = Setting {
+    key: "kv.dtype_k",
+    flag: "kv-dtype-k",
+    env: "BURSAR_KV_DTYPE_K",
+    placeholder: "TYPE",
+    default: Fallback::Derived("as kv.dtype"),
+    read: value::kv_dtype,
+    help: "How keys are stored, if not as --kv-dtype says",
+};
+
+/// How values are stored.
+pub(crate) static KV_DTYPE_V: Setting = Setting {
+    key: "kv.dtype_v",
+    flag: "kv-dtype-v",
+    env: "BURSAR_KV_DTYPE_V",
+    placeholder: "TYPE",
+    default: Fallback::Derived("as kv.dtype"),
+    read: value::kv_dtype,
+    help: "How values are stored, if not as --kv-dtype says",
+};
+
+/// A size of the cache that fits a kind of model.
+pub(crate) static KV_PRESET: Setting = Setting {
+    key: "kv.preset",
+    flag: "kv-preset",
+    env: "BURSAR_KV_PRESET",
+    placeholder: "SIZE",
+    default: Fallback::Value("custom"),
+    read: value::preset,
+    help: "Size of the cache of keys and values: small, medium, large, or custom as the other settings say",
 };
 
 /// Threads that compute.
@@ -174,6 +207,17 @@ pub(crate) static API_KEY_FILE: Setting = Setting {
     help: "File with the keys that clients must have one of, one per line",
 };
 
+/// Who may ask the server, and as which tenant.
+pub(crate) static TENANTS_FILE: Setting = Setting {
+    key: "tenants_file",
+    flag: "tenants-file",
+    env: "BURSAR_TENANTS_FILE",
+    placeholder: "FILE",
+    default: Fallback::Derived("all clients are one tenant"),
+    read: value::path,
+    help: "File with tenants and their keys, a name and a key per line; tenants share no cached prefixes",
+};
+
 /// How long running requests may take to finish.
 pub(crate) static DRAIN: Setting = Setting {
     key: "drain",
@@ -208,12 +252,15 @@ pub(crate) static LIMITS_BODY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 16] = [
+pub(crate) static TABLE: [&Setting; 20] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
     &BATCH_TOKENS,
     &KV_DTYPE,
+    &KV_DTYPE_K,
+    &KV_DTYPE_V,
+    &KV_PRESET,
     &KV_MEMORY,
     &KV_BLOCK_TOKENS,
     &THREADS,
@@ -222,6 +269,7 @@ pub(crate) static TABLE: [&Setting; 16] = [
     &ADMISSION,
     &LISTEN,
     &API_KEY_FILE,
+    &TENANTS_FILE,
     &DRAIN,
     &LIMITS_QUEUE,
     &LIMITS_BODY,

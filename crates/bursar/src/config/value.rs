@@ -8,7 +8,11 @@ use std::time::Duration;
 use bursar_engine::Admission;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
+use bursar_kv::Preset;
 use bursar_memory::{Bytes, MemorySpec};
+
+/// What the cache is sized by where no preset is.
+const CUSTOM: &str = "custom";
 
 /// A value that has been read.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,8 @@ pub(crate) enum Value {
     Time(Duration),
     /// How sequences are let in.
     Admission(Admission),
+    /// A size of the cache; none is custom.
+    Preset(Option<Preset>),
 }
 
 impl fmt::Display for Value {
@@ -44,6 +50,8 @@ impl fmt::Display for Value {
             Value::Time(time) => write!(f, "{}ms", time.as_millis()),
             Value::Admission(Admission::Grow) => f.write_str("grow"),
             Value::Admission(Admission::Reserve) => f.write_str("reserve"),
+            Value::Preset(Some(preset)) => f.write_str(preset.name()),
+            Value::Preset(None) => f.write_str(CUSTOM),
         }
     }
 }
@@ -217,6 +225,24 @@ pub(crate) fn admission(text: &str) -> Result<Value, Invalid> {
     }
 }
 
+/// Reads a size of the cache.
+pub(crate) fn preset(text: &str) -> Result<Value, Invalid> {
+    let typed = text.trim().to_ascii_lowercase();
+    let found = Preset::ALL
+        .into_iter()
+        .find(|preset| preset.name() == typed);
+    match found {
+        None if typed != CUSTOM => {
+            let names = Preset::ALL.map(Preset::name).join(", ");
+            Err(Invalid::new(
+                "it is not a size of the cache",
+                format!("write one of {names}, {CUSTOM}"),
+            ))
+        }
+        found => Ok(Value::Preset(found)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +272,11 @@ mod tests {
             address("localhost:80").map(|v| v.to_string()),
             Ok("127.0.0.1:80".to_owned())
         );
+        assert_eq!(preset("custom"), Ok(Value::Preset(None)));
+        assert_eq!(
+            preset("Large").map(|v| v.to_string()),
+            Ok("large".to_owned())
+        );
         assert_eq!(
             admission("Reserve"),
             Ok(Value::Admission(Admission::Reserve))
@@ -262,6 +293,7 @@ mod tests {
         refused(sequences, "5000", "more than 4096", "from 1 to 4096");
         refused(block_tokens, "24", "not a multiple of 16", "multiple of 16");
         refused(kv_dtype, "f8", "stored in", "f32, f16, bf16");
+        refused(preset, "huge", "not a size", "small, medium, large, custom");
         refused(isa, "neon9000", "no such vector", "scalar");
         refused(path, "", "empty", "path");
         refused(time, "30", "not a length", "30s");

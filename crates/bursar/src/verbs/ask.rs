@@ -15,7 +15,8 @@ use crate::failure::Failure;
 pub(crate) struct Takes;
 
 impl TakesSettings for Takes {
-    const SETTINGS: &'static [&'static Setting] = &[&table::LISTEN, &table::API_KEY_FILE];
+    const SETTINGS: &'static [&'static Setting] =
+        &[&table::LISTEN, &table::API_KEY_FILE, &table::TENANTS_FILE];
 }
 
 /// How long an answer may take.
@@ -30,12 +31,14 @@ pub(crate) fn get(settings: &Settings, path: &str) -> Result<Value, Failure> {
         Failure::failed(format!("cannot ask the server at http://{address}: {what}"))
             .help("start one with `bursar serve`, or say where it listens with --listen")
     };
-    let key = match settings.api_key_file() {
+    let key = match settings.api_key_file().or(settings.tenants_file()) {
         Some(file) => {
             let text =
                 std::fs::read_to_string(file).map_err(|error| Failure::io("read", file, &error))?;
-            let mut keys = text.lines().map(str::trim);
-            let key = keys.find(|key| !key.is_empty() && !key.starts_with('#'));
+            let mut lines = text.lines().map(str::trim);
+            let line = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+            // A tenant's name, if there is one, stands before its key.
+            let key = line.unwrap_or_default().rsplit(char::is_whitespace).next();
             format!("Authorization: Bearer {}\r\n", key.unwrap_or_default())
         }
         None => String::new(),

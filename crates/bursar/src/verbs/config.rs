@@ -115,6 +115,15 @@ fn derived(
     } else if is(&table::ISA) {
         let name = settings.isa().name();
         Some((name.into(), name.to_owned()))
+    } else if is(&table::KV_BLOCK_TOKENS) {
+        let tokens = settings.kv_block_tokens();
+        Some((tokens.into(), tokens.to_string()))
+    } else if is(&table::KV_DTYPE_K) || is(&table::KV_DTYPE_V) {
+        let dtype = match is(&table::KV_DTYPE_K) {
+            true => settings.kv_dtype_k(),
+            false => settings.kv_dtype_v(),
+        };
+        Some((dtype.name().into(), dtype.name().to_owned()))
     } else if is(&table::MODELS_DIR) {
         let path = settings.models_dir(&shared.surroundings)?;
         let text = path.to_string_lossy().into_owned();

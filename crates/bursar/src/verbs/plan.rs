@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use bursar_engine::Purpose;
 use bursar_files::ModelFile;
-use bursar_files::synth::Preset;
+use bursar_files::synth::Preset as Architecture;
+use bursar_kv::Preset;
 use clap::{Args, ValueEnum};
 use serde_json::{Value as Json, json};
 
@@ -12,7 +13,7 @@ use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
 use crate::model;
-use crate::output::Out;
+use crate::output::{Out, grouped};
 use crate::prepare::{self, Prepared};
 use crate::verbs::Shared;
 
@@ -52,7 +53,10 @@ impl TakesSettings for Takes {
         &table::CONTEXT,
         &table::PARALLEL,
         &table::BATCH_TOKENS,
+        &table::KV_PRESET,
         &table::KV_DTYPE,
+        &table::KV_DTYPE_K,
+        &table::KV_DTYPE_V,
         &table::KV_MEMORY,
         &table::KV_BLOCK_TOKENS,
         &table::THREADS,
@@ -97,7 +101,7 @@ fn open(given: &Path, settings: &Settings, shared: &Shared) -> Result<ModelFile,
         // Says that there is no such file.
         model::find(given, settings, &shared.surroundings)?;
     }
-    let preset = Preset::parse(&text).map_err(|error| {
+    let preset = Architecture::parse(&text).map_err(|error| {
         Failure::from(error).help("or give a .gguf file, or a folder with .safetensors files")
     })?;
     Ok(ModelFile::from_preset(&preset)?)
@@ -121,9 +125,10 @@ fn print(prepared: &Prepared, out: &mut Out) -> Result<(), Failure> {
     ))?;
     let kv = match plan.kv() {
         Some(_) => format!(
-            ", {} at once, keys and values in {}",
+            ", {} at once, keys in {}, values in {}",
             plan.parallel(),
-            plan.request().kv_dtype.name()
+            plan.request().kv_dtype_k.name(),
+            plan.request().kv_dtype_v.name(),
         ),
         None => String::new(),
     };
@@ -134,6 +139,24 @@ fn print(prepared: &Prepared, out: &mut Out) -> Result<(), Failure> {
         plan.request().threads
     ))?;
     out.line(prepare::parts(plan))?;
+    if let Some(kv) = plan.kv() {
+        let preset = match prepared.preset {
+            Some(preset) => format!(" (preset {})", preset.name()),
+            None => String::new(),
+        };
+        let tokens = kv.tokens() as u64;
+        out.line(format_args!(
+            "\nkeys and values{preset}: {} blocks of {} tokens hold {} tokens, {} sequences of {}; \
+             a token takes {} bytes ({})",
+            grouped(kv.blocks() as u64),
+            kv.layout().block_tokens(),
+            grouped(tokens),
+            tokens / plan.context() as u64,
+            grouped(plan.context() as u64),
+            grouped(kv.bytes_per_token().get()),
+            kv.bytes_per_token(),
+        ))?;
+    }
     if plan.fits() {
         let left = plan.budget().saturating_sub(plan.total());
         let source = &prepared.budget.source;
@@ -161,8 +184,18 @@ fn as_json(prepared: &Prepared) -> Json {
         "context": plan.context(),
         "parallel": plan.parallel(),
         "batch_tokens": plan.batch_tokens(),
-        "kv_dtype": plan.kv().map(|_| request.kv_dtype.name()),
-        "kv_block_tokens": plan.kv().map(|_| request.kv_block_tokens),
+        "kv": plan.kv().map(|kv| json!({
+            "preset": prepared.preset.map(Preset::name),
+            "dtype_k": request.kv_dtype_k.name(),
+            "dtype_v": request.kv_dtype_v.name(),
+            "block_tokens": request.kv_block_tokens,
+            "blocks": kv.blocks(),
+            "tokens": kv.tokens(),
+            "bytes_per_token": kv.bytes_per_token().get(),
+            "blocks_bytes": kv.blocks_bytes().get(),
+            "metadata_bytes": kv.books_bytes().get(),
+            "bytes": kv.bytes().get(),
+        })),
         "threads": request.threads,
         "parts": parts,
         "total_bytes": plan.total().get(),

@@ -11,7 +11,8 @@ use bursar_engine::{
 use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, counting};
 use bursar_server::{
-    Keys, Limits, REQUESTS_FLOOR, ServeError, Served, Server, ServerOptions, requests_account,
+    Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Served, Server,
+    ServerOptions, requests_account,
 };
 use bursar_workers::Workers;
 use clap::Args;
@@ -24,6 +25,7 @@ use crate::failure::Failure;
 use crate::model;
 use crate::prepare;
 use crate::progress::Unit;
+use crate::sizing::{self, Otherwise};
 use crate::verbs::Shared;
 
 /// Sequences at once where nobody says.
@@ -50,11 +52,15 @@ impl TakesSettings for Takes {
     const SETTINGS: &'static [&'static Setting] = &[
         &table::LISTEN,
         &table::API_KEY_FILE,
+        &table::TENANTS_FILE,
         &table::MEMORY,
         &table::CONTEXT,
         &table::PARALLEL,
         &table::KV_MEMORY,
+        &table::KV_PRESET,
         &table::KV_DTYPE,
+        &table::KV_DTYPE_K,
+        &table::KV_DTYPE_V,
         &table::KV_BLOCK_TOKENS,
         &table::ADMISSION,
         &table::BATCH_TOKENS,
@@ -79,8 +85,8 @@ struct Opened {
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     let settings = shared.settings(&arguments.settings)?;
     let begun = Instant::now();
-    let keys = settings.api_key_file().map(Keys::read).transpose();
-    let keys = keys.map_err(|error| Failure::failed(error.to_string()))?;
+    let keys = keys(&settings)?;
+    let secret = secret(shared)?;
     // What cannot be served is said before models are loaded for minutes.
     let listen = settings.listen();
     drop(bursar_server::listener(listen, keys.is_some()).map_err(|e| failure(&e))?);
@@ -161,6 +167,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let options = ServerOptions {
         listen,
         keys,
+        secret,
         limits,
         drain: settings.drain(),
     };
@@ -178,6 +185,39 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         ledger.budget(),
     );
     server.run().map_err(|e| failure(&e))
+}
+
+/// Who may ask; `None` if all may.
+fn keys(settings: &Settings) -> Result<Option<Keys>, Failure> {
+    let read = || {
+        let keys = settings.api_key_file().map(Keys::read).transpose()?;
+        match settings.tenants_file() {
+            Some(path) => Keys::with_tenants(keys, path).map(Some),
+            None => Ok(keys),
+        }
+    };
+    read().map_err(|error: KeysError| Failure::failed(error.to_string()))
+}
+
+/// What keeps tenants apart: kept in the user's state folder, so that cached prefixes that outlive
+/// the process are found again.
+fn secret(shared: &Shared) -> Result<Secret, Failure> {
+    let folder = shared.surroundings.xdg("XDG_STATE_HOME", ".local/state");
+    let opened = match folder {
+        Some(folder) => Secret::open(&folder.join("bursar/secret")),
+        None => return unkept("there is no home folder"),
+    };
+    match opened {
+        Ok(secret) => Ok(secret),
+        // A file system that cannot be written to is no reason not to serve.
+        Err(error @ SecretError::System { .. }) => unkept(&error.to_string()),
+        Err(error) => Err(Failure::failed(error.to_string())),
+    }
+}
+
+fn unkept(why: &str) -> Result<Secret, Failure> {
+    eprintln!("note: {why}; prefixes cached by this server are of no use to the next");
+    Secret::unkept().map_err(|error| Failure::failed(format!("no randomness: {error}")))
 }
 
 fn failure(error: &ServeError) -> Failure {
@@ -244,36 +284,15 @@ fn plan(
         true => settings.parallel(),
         false => PARALLEL,
     };
-    let one = PlanRequest {
-        purpose: model.purpose,
-        context: settings.context(),
-        parallel: 1,
-        batch_tokens: settings.batch_tokens(),
-        kv_dtype: settings.kv_dtype(),
-        kv_block_tokens: settings.kv_block_tokens(),
-        kv_memory: settings.kv_memory(budget),
-        threads: settings.threads(),
-        dequantize: false,
-    };
+    let request = sizing::request(settings, model.purpose, parallel, budget);
     let with = |request: &PlanRequest| {
         MemoryPlan::new(&model.file, &model.vocabulary, base, request, left)
     };
-    let least = with(&one)?;
-    let context = Some(least.context());
-    let many = PlanRequest {
-        parallel,
-        context,
-        ..one
-    };
-    let (Some(kv), true, None) = (least.kv(), least.fits(), one.kv_memory) else {
-        let context = one.context;
-        return Ok(with(&PlanRequest { context, ..many })?);
-    };
-    let full = with(&many)?;
-    if full.fits() {
-        return Ok(full);
-    }
-    let others = least.total().saturating_sub(kv.bytes());
-    let kv_memory = Some(left.saturating_sub(others));
-    Ok(with(&PlanRequest { kv_memory, ..many })?)
+    Ok(sizing::plan(
+        request,
+        settings,
+        Otherwise::Leftover,
+        left,
+        with,
+    )?)
 }

@@ -125,3 +125,43 @@ fn remedies_help() {
     }
     panic!("no shorter context is offered: {refused}");
 }
+
+/// R3: the least of the preset's bytes, the budget and the need.
+#[test]
+fn a_preset_sizes_the_cache() {
+    let place = Place::new();
+    let plan = |more: &str| {
+        let ran = place.bursar(&format!("plan qwen3-0.6b:q4_k_m --json {more}"));
+        ran.ok().json()
+    };
+    let bytes = |plan: &Value| plan["kv"]["bytes"].as_u64().expect("bytes");
+    let token = 28 * 8 * 128 * 2 * 2;
+    let preset = plan("--memory 64GiB --kv-preset small");
+    assert_eq!(preset["kv"]["preset"], "small");
+    assert_eq!(preset["kv"]["block_tokens"], 16);
+    assert_eq!(preset["kv"]["bytes_per_token"], token);
+    assert!((3_990_000_000..=4_000_000_000).contains(&bytes(&preset)));
+    assert_eq!(bytes(&preset), part(&preset, "kv"));
+    let budget = plan("--memory 2GiB --kv-preset medium");
+    assert_eq!(budget["kv"]["block_tokens"], 32);
+    let total = budget["total_bytes"].as_u64().expect("bytes");
+    assert!(
+        total <= 2 << 30 && total > (2 << 30) - (32 << 20),
+        "{total}"
+    );
+    let need = plan("--memory 64GiB --kv-preset large --context 1024 --parallel 2");
+    assert_eq!(need["kv"]["tokens"], 2048);
+    let own = plan("--memory 64GiB --kv-preset large --kv-block-tokens 16 --kv-memory 1GiB");
+    assert_eq!(own["kv"]["block_tokens"], 16);
+    assert!(bytes(&own) <= 1 << 30);
+
+    let shown = place.bursar("plan qwen3-0.6b:q4_k_m --memory 64GiB --kv-preset small");
+    shown.ok().says(&[
+        "keys and values (preset small)",
+        "114,688 bytes (112.0 KiB)",
+        "sequences of 4,096",
+    ]);
+    place
+        .bursar("plan tiny-llama --kv-preset huge")
+        .refused(2, &["--kv-preset", "small, medium, large, custom"]);
+}

@@ -35,6 +35,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         value,
         mut charge,
         in_flight,
+        tenant,
     } = received;
     let fields = Fields::root(&value)?;
     let served = app.model(&fields)?;
@@ -52,7 +53,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         place: "messages".to_owned(),
         max_tokens: longest,
     }];
-    let streams = submit(&app, served, prompts, &params, told, false)?;
+    let streams = submit(&app, served, tenant, prompts, &params, told, false)?;
     let shape = ChatShape {
         id: random::id("chatcmpl"),
         created: now(),

@@ -32,6 +32,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         value,
         mut charge,
         in_flight,
+        tenant,
     } = received;
     let fields = Fields::root(&value)?;
     let served = app.model(&fields)?;
@@ -92,7 +93,15 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             max_tokens: longest,
         });
     }
-    let streams = submit(&app, served, prompts, &params, told, echo && told.is_some())?;
+    let streams = submit(
+        &app,
+        served,
+        tenant,
+        prompts,
+        &params,
+        told,
+        echo && told.is_some(),
+    )?;
     let shape = CompletionShape {
         id: random::id("cmpl"),
         created: now(),

@@ -34,6 +34,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         value,
         mut charge,
         in_flight,
+        ..
     } = received;
     let _in_flight = in_flight;
     let fields = Fields::root(&value)?;

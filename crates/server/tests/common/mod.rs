@@ -16,7 +16,9 @@ use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, Ledger};
-use bursar_server::{Keys, Limits, Served, Server, ServerOptions, Stopper, requests_account};
+use bursar_server::{
+    Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
+};
 use bursar_workers::Workers;
 
 /// What a test's server is like.
@@ -73,7 +75,8 @@ impl Setup {
                 context: Some(512.min(longest)),
                 parallel: self.parallel,
                 batch_tokens: Some(64),
-                kv_dtype: KvDtype::F32,
+                kv_dtype_k: KvDtype::F32,
+                kv_dtype_v: KvDtype::F32,
                 kv_block_tokens: 16,
                 kv_memory: None,
                 threads: 1,
@@ -101,6 +104,7 @@ impl Setup {
         let options = ServerOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             keys: self.keys,
+            secret: Secret::unkept().unwrap(),
             limits: self.limits,
             drain: self.drain,
         };
