@@ -5,7 +5,6 @@ use bursar_kv::KvError;
 use bursar_memory::Refusal;
 use bursar_model::ModelError;
 use bursar_tokenizer::TokenizerError;
-use bursar_tokenizer::chat::ChatError;
 use bursar_workers::WorkersError;
 
 use crate::sample::SamplingError;
@@ -22,9 +21,6 @@ pub enum EngineError {
     /// The file's tokenizer could not be built.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The file's chat template could not be used.
-    #[error(transparent)]
-    Chat(#[from] ChatError),
     /// The key and value cache could not be made.
     #[error(transparent)]
     Kv(#[from] KvError),

@@ -167,14 +167,18 @@ pub(crate) fn start_workers(plan: &MemoryPlan) -> Result<Workers, EngineError> {
 
 impl ProcessBase {
     /// Charges what the process itself takes, the `tokenizers` apart, which are charged to their
-    /// models.
+    /// models. The program's pages are made resident with it: what is counted is there, and no step
+    /// waits for a file later.
     ///
     /// # Errors
     /// When the budget does not hold it.
     pub fn reserve(&self, ledger: &Ledger, tokenizers: Bytes) -> Result<Reservation, Refusal> {
-        ledger
+        let reservation = ledger
             .root()
             .child("process", Lifetime::Procedural)
-            .reserve(self.bytes().saturating_sub(tokenizers))
+            .reserve(self.bytes().saturating_sub(tokenizers))?;
+        // Where the kernel cannot, they become resident as they are touched, and are fewer.
+        let _ = bursar_memory::program::make_resident();
+        Ok(reservation)
     }
 }

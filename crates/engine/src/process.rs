@@ -17,7 +17,7 @@ const HEAP_GROWTH_BYTES: u64 = 2 << 20;
 pub struct ProcessBase {
     /// Anonymous memory now: heap (tokenizer included), stacks, relocated data.
     pub resident: Bytes,
-    /// The program and its libraries, were every page of them touched.
+    /// The program and its libraries, every page of them but those that are anonymous by now.
     pub code: Bytes,
     /// What will still come: stacks and small heap.
     pub growth: Bytes,
@@ -45,7 +45,8 @@ impl ProcessBase {
             .unwrap_or_else(|| process.rss_bytes.saturating_sub(code.resident_bytes));
         Ok(Self {
             resident: Bytes(anonymous),
-            code: Bytes(code.mapped_bytes),
+            // A page that has been written is a copy, and counted as such.
+            code: Bytes(code.mapped_bytes.saturating_sub(code.written_bytes)),
             growth: Bytes(HEAP_GROWTH_BYTES),
         })
     }

@@ -3,7 +3,7 @@
 
 use bursar_files::{GgufTokens, ModelFile, StringTable, TokenizerSource};
 use bursar_memory::{Account, Bytes, Lifetime, Reservation};
-use bursar_tokenizer::chat::{ChatTemplate, ChatTokens};
+use bursar_tokenizer::chat::{ChatError, ChatTemplate, ChatTokens};
 use bursar_tokenizer::{GgufVocab, Special, Tokenizer, TokenizerError};
 
 use crate::EngineError;
@@ -11,7 +11,8 @@ use crate::EngineError;
 /// Tokenizer, chat template and end tokens of a model.
 pub struct Vocabulary {
     tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    /// One that is broken is an error of those who chat, not of those who embed or continue texts.
+    template: Option<Result<ChatTemplate, ChatError>>,
     end_tokens: Vec<u32>,
     /// The end token of a sequence, of several the principal one.
     eos: Option<u32>,
@@ -48,7 +49,7 @@ impl Vocabulary {
                     unk: text(ids.unk),
                     pad: text(generation.pad.or(ids.pad)),
                 };
-                Some(ChatTemplate::new(source, tokens)?)
+                Some(ChatTemplate::new(source, tokens))
             }
             None => None,
         };
@@ -94,8 +95,11 @@ impl Vocabulary {
     }
 
     /// The chat template, where the file carries one.
-    pub fn template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+    ///
+    /// # Errors
+    /// Where what the file carries is no template.
+    pub fn template(&self) -> Result<Option<&ChatTemplate>, &ChatError> {
+        self.template.as_ref().map(Result::as_ref).transpose()
     }
 
     /// Whether a token ends an answer.

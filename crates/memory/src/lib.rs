@@ -15,6 +15,7 @@
 //! | [`mapping`] | memory charged to a reservation |
 //! | [`heap`] | sub-allocation in constant time over a range of offsets |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
+//! | [`program`] | the program's own pages, made resident as they are counted |
 
 #![deny(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod ledger;
 pub mod mapping;
 pub mod monitor;
 mod node;
+pub mod program;
 pub mod refusal;
 pub mod region;
 pub mod snapshot;

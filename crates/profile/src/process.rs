@@ -1,5 +1,7 @@
 //! What this process holds: resident memory by kind, code, and the limits set on it.
 
+use std::ops::Range;
+
 use crate::probe::kib_lines;
 
 /// Memory of a process as the kernel counts it, in bytes.
@@ -52,9 +54,11 @@ impl ProcessMemory {
 
 /// What the program file and the libraries it loaded take, in bytes. Files that are mapped for their
 /// contents (weights are read, never mapped) would be counted too.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodeMemory {
-    /// Address space: what it could grow to if every page were touched.
+    /// The mappings that can be read, as addresses. Gaps that nobody may touch are not among them.
+    pub mappings: Vec<Range<usize>>,
+    /// Their bytes: what it could grow to if every page were touched.
     pub mapped_bytes: u64,
     /// Resident and backed by the files: code and constants. Part of RssFile.
     pub resident_bytes: u64,
@@ -76,7 +80,10 @@ impl CodeMemory {
             let Some(key) = first.strip_suffix(':') else {
                 // `address perms offset device inode path`
                 let path = words.nth(3).unwrap_or_default();
-                counts = is_program_file(path);
+                counts = second.starts_with('r') && is_program_file(path);
+                if counts {
+                    code.mappings.extend(addresses(first));
+                }
                 continue;
             };
             let Some(bytes) = second
@@ -101,6 +108,13 @@ impl CodeMemory {
         code.resident_bytes = code.resident_bytes.saturating_sub(code.written_bytes);
         (code.mapped_bytes > 0).then_some(code)
     }
+}
+
+/// Reads `55d3a000-55d3b000`.
+fn addresses(text: &str) -> Option<Range<usize>> {
+    let (start, end) = text.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    Some(address(start)?..address(end)?)
 }
 
 fn is_program_file(path: &str) -> bool {
@@ -182,10 +196,12 @@ mod tests {
 55d3-55d4 r-xp 00000000 fe:00 123   /usr/bin/bursar\nSize:  100 kB\nRss:  60 kB\nAnonymous: 0 kB\n\
 VmFlags: rd ex mr mw me\n\
 55d4-55d5 rw-p 00000000 fe:00 123   /usr/bin/bursar\nSize:  20 kB\nRss:  20 kB\nAnonymous: 16 kB\n\
+55d4-55d5 ---p 00000000 fe:00 123   /usr/bin/bursar\nSize:  2044 kB\nRss:  0 kB\nAnonymous: 0 kB\n\
 55d5-55d6 rw-p 00000000 00:00 0\nSize: 999 kB\nRss: 999 kB\nAnonymous: 999 kB\n\
 55d6-55d7 rw-p 00000000 00:00 0     [heap]\nSize: 999 kB\nRss: 999 kB\nAnonymous: 999 kB\n\
 55d7-55d8 rw-s 00000000 00:01 9     /memfd:x (deleted)\nSize: 999 kB\nRss: 999 kB\n";
         let code = CodeMemory::parse(smaps).unwrap();
+        assert_eq!(code.mappings, [0x55d3..0x55d4, 0x55d4..0x55d5]);
         assert_eq!(code.mapped_bytes, 120 << 10);
         assert_eq!(code.resident_bytes, 64 << 10);
         assert_eq!(code.written_bytes, 16 << 10);

@@ -11,12 +11,12 @@ mod sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use bursar_engine::{Generated, Generator, LoadOptions, Purpose, StopRules};
+use bursar_engine::{Generated, Generator, LoadOptions, Purpose, StopRules, Vocabulary};
 use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, counting};
 use bursar_profile::Probe;
 use bursar_tokenizer::Special;
-use bursar_tokenizer::chat::ChatInput;
+use bursar_tokenizer::chat::{ChatInput, ChatTemplate};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -149,6 +149,10 @@ impl<'a> Session<'a> {
         let settings = settings.with_one_sequence();
         let prepared = prepare::prepare(file, Purpose::Generate, &settings)?;
         prepared.require_fit()?;
+        if !arguments.raw {
+            // Said before weights are read for minutes.
+            template(&prepared.vocabulary)?;
+        }
         let ledger = Ledger::new(prepared.budget.bytes);
         let begun = std::time::Instant::now();
         let mut meter = shared
@@ -187,7 +191,11 @@ impl<'a> Session<'a> {
     fn tokens(&self, messages: &[Message]) -> Result<Vec<u32>, Failure> {
         let vocabulary = self.generator.vocabulary();
         let tokenizer = vocabulary.tokenizer();
-        match vocabulary.template().filter(|_| !self.arguments.raw) {
+        let template = match self.arguments.raw {
+            true => None,
+            false => template(vocabulary)?,
+        };
+        match template {
             Some(template) => {
                 let text = template
                     .render(&ChatInput::new(messages))
@@ -345,4 +353,11 @@ fn rate(tokens: usize, seconds: f64) -> f64 {
     } else {
         tokens as f64 / seconds
     }
+}
+
+/// The model's chat template, if it has one; a broken one is said to be so, with the way around it.
+fn template(vocabulary: &Vocabulary) -> Result<Option<&ChatTemplate>, Failure> {
+    vocabulary.template().map_err(|error| {
+        Failure::failed(error.to_string()).help("or give --raw, to continue the prompt as it is")
+    })
 }

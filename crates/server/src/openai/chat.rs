@@ -88,11 +88,14 @@ pub(crate) async fn tokens_of(
     fields: &Fields<'_>,
     charge: &mut crate::charge::Charge,
 ) -> Result<Vec<u32>, ApiError> {
-    if served.vocabulary().template().is_none() {
-        let what = format!(
-            "cannot be put into {}'s form: its file has no chat template; ask /v1/completions",
-            served.id()
-        );
+    let why = match served.vocabulary().template() {
+        Ok(Some(_)) => None,
+        Ok(None) => Some("its file has no chat template".to_owned()),
+        Err(error) => Some(format!("the chat template in its file is broken: {error}")),
+    };
+    if let Some(why) = why {
+        let id = served.id();
+        let what = format!("cannot be put into {id}'s form: {why}; ask /v1/completions");
         return Err(ApiError::invalid("messages", what));
     }
     let (messages, bytes) = messages(fields)?;
@@ -112,7 +115,7 @@ fn render(
     messages: &[Value],
     extra: Option<&Map<String, Value>>,
 ) -> Result<Vec<u32>, String> {
-    let Some(template) = vocabulary.template() else {
+    let Ok(Some(template)) = vocabulary.template() else {
         return Err("cannot be rendered: there is no chat template".to_owned());
     };
     let input = ChatInput {

@@ -57,7 +57,7 @@ pub enum ChatError {
         limit: usize,
     },
     /// The source is no Jinja that this engine knows.
-    #[error("the chat template does not parse: {0}; give one with --chat-template or report it")]
+    #[error("the chat template does not parse: {0}")]
     Syntax(String),
     /// The template refused the conversation, in its own words.
     #[error("the chat template refuses this conversation: {0}")]

@@ -13,7 +13,9 @@ const HELP: &str = "/clear forgets the conversation, /bye or Ctrl-D ends it";
 pub(super) fn chat(session: &mut Session<'_>) -> Result<(), Failure> {
     let mut out = Out::new();
     out.line(HELP)?;
-    if session.generator.vocabulary().template().is_none() && !session.arguments.raw {
+    if let Ok(None) = session.generator.vocabulary().template()
+        && !session.arguments.raw
+    {
         out.line("the model has no chat template: each line is continued as it is")?;
     }
     let mut messages = session.opening();
