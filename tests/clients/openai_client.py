@@ -7,7 +7,7 @@ otherwise.
 """
 
 import base64
-import json
+import importlib.metadata
 import math
 import struct
 import sys
@@ -15,7 +15,6 @@ import sys
 try:
     import openai
 except ImportError:
-    print("skipped: the Python package openai is not installed")
     sys.exit(77)
 
 
@@ -110,7 +109,7 @@ def check_langchain(url, key, chat, embedding):
     try:
         from langchain_openai import ChatOpenAI, OpenAIEmbeddings
     except ImportError:
-        print("skipped: the Python package langchain-openai is not installed")
+        print("SKIPPED LangChain: the Python package langchain-openai is not installed")
         return
     model = ChatOpenAI(model=chat, base_url=url, api_key=key, temperature=0, max_tokens=8)
     answer = model.invoke("The miller mended a ledger.")
@@ -125,7 +124,7 @@ def check_langchain(url, key, chat, embedding):
     query = vectors.embed_query("The miller")
     both = vectors.embed_documents(["The miller", "A sailor mends the net"])
     assert len(both) == 2 and len(both[0]) == len(query)
-    print("langchain-openai: well")
+    print("langchain-openai", importlib.metadata.version("langchain-openai"))
 
 
 def main():
@@ -133,7 +132,7 @@ def main():
     key = sys.argv[4] if len(sys.argv) > 4 else "none"
     client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=60)
     check(client, chat, embedding)
-    print(json.dumps({"openai": openai.__version__}), "well")
+    print("openai", openai.__version__)
     check_langchain(url, key, chat, embedding)
 
 

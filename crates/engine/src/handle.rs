@@ -51,6 +51,9 @@ pub struct GenerateRequest {
     /// Whose prompt it is: keys and values are shared among requests with the same salt only. Derived
     /// from a secret by the server, never chosen by a client; the engine's own if `None`.
     pub salt: Option<[u8; 32]>,
+    /// What the client has not read yet is charged to it; to nobody if `None`. The tokens are whoever's
+    /// who made them: count the prompt and `max_tokens`, four bytes each.
+    pub account: Option<Account>,
 }
 
 /// Texts to embed, as tokens: see [`TextEncoder`].
@@ -258,7 +261,7 @@ impl EngineHandle {
     pub fn submit(&self, request: GenerateRequest) -> Result<TokenStream, Rejected> {
         let longest = self.check(&request)?;
         let first = request.prompt.len();
-        let (sender, stream) = reply::tokens();
+        let (sender, stream) = reply::tokens(request.account.as_ref());
         let arrival = || {
             Task::Generate(Arrival {
                 request,

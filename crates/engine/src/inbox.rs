@@ -210,7 +210,7 @@ mod tests {
             let taken = thread.join().expect("no panic");
             assert!(taken.stopping && taken.arrivals.is_empty());
         });
-        let (sender, mut stream) = crate::reply::tokens();
+        let (sender, mut stream) = crate::reply::tokens(None);
         let inbox = Inbox::new();
         assert_eq!(inbox.push(1, || sender), Ok(()));
         inbox.stop();

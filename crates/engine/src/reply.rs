@@ -1,5 +1,7 @@
 //! What flows back from the engine: one queue per request, read by one client.
 //!
+//! What a reader has not read yet is charged to an account; where that has no room, the request ends.
+//!
 //! The engine never waits for a reader. Dropping the reader is how a request is cancelled: the
 //! engine sees it before its next step. Every queue ends with one terminal event, even if the
 //! engine's thread dies: a sender that is dropped without one leaves it behind.
@@ -10,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use bursar_memory::{Account, Bytes, Refusal, Reservation};
 
 use crate::EngineError;
 use crate::generate::FinishReason;
@@ -93,6 +97,20 @@ pub(crate) trait Reply {
     fn ends(&self) -> bool;
     /// The end for want of an engine.
     fn stopped() -> Self;
+    /// The end for want of memory.
+    fn refused(refusal: Refusal) -> Self;
+    /// Bytes that it takes while nobody has read it.
+    fn bytes(&self) -> usize;
+}
+
+/// An event in a queue, which grows by doubling.
+const fn queued<E>() -> usize {
+    2 * size_of::<E>()
+}
+
+/// Bytes of the alternatives to a token.
+fn top_bytes(top: &[(u32, f32)]) -> usize {
+    size_of_val(top)
 }
 
 impl Reply for Event {
@@ -102,6 +120,23 @@ impl Reply for Event {
 
     fn stopped() -> Self {
         Event::Failed(EngineError::Stopped)
+    }
+
+    fn refused(refusal: Refusal) -> Self {
+        Event::Failed(EngineError::Refused(refusal))
+    }
+
+    fn bytes(&self) -> usize {
+        queued::<Event>()
+            + match self {
+                Event::Token { text, top, .. } => text.capacity() + top_bytes(top),
+                Event::Text(text) => text.capacity(),
+                Event::PromptLogprobs(list) => list
+                    .iter()
+                    .map(|found| size_of::<PromptLogprob>() + top_bytes(&found.top))
+                    .sum(),
+                Event::Done { .. } | Event::Failed(_) => 0,
+            }
     }
 }
 
@@ -113,6 +148,18 @@ impl Reply for EmbedEvent {
     fn stopped() -> Self {
         EmbedEvent::Failed(EngineError::Stopped)
     }
+
+    fn refused(refusal: Refusal) -> Self {
+        EmbedEvent::Failed(EngineError::Refused(refusal))
+    }
+
+    fn bytes(&self) -> usize {
+        queued::<EmbedEvent>()
+            + match self {
+                EmbedEvent::Vector { values, .. } => size_of_val(values.as_slice()),
+                EmbedEvent::Done { .. } | EmbedEvent::Failed(_) => 0,
+            }
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +168,46 @@ struct Queue<E> {
     reader: Option<Waker>,
     /// A terminal event has been pushed.
     ended: bool,
+    /// Bytes of the events.
+    held: usize,
+    /// What they are charged to, if to anybody; a terminal event is not.
+    charge: Option<Reservation>,
+}
+
+/// The ledger is asked for this much at a time.
+const CHARGE_STEP: usize = 4 << 10;
+
+impl<E: Reply> Queue<E> {
+    fn push(&mut self, event: E) -> Result<(), Refusal> {
+        let held = self.held + event.bytes();
+        if let Some(charge) = &mut self.charge
+            && !event.ends()
+        {
+            let missing = (held as u64).saturating_sub(charge.bytes().get());
+            if missing > 0 {
+                charge.grow(Bytes(missing.next_multiple_of(CHARGE_STEP as u64)))?;
+            }
+        }
+        self.held = held;
+        self.ended = event.ends();
+        self.events.push_back(event);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<E> {
+        let event = self.events.pop_front()?;
+        self.held -= event.bytes();
+        if let Some(charge) = &mut self.charge {
+            // Some is kept for the next ones.
+            let spare = charge.bytes().get().saturating_sub(self.held as u64);
+            let keep = 2 * CHARGE_STEP as u64;
+            if spare > 2 * keep {
+                charge.shrink(Bytes(spare - keep));
+                self.events.shrink_to(self.events.len() * 2);
+            }
+        }
+        Some(event)
+    }
 }
 
 #[derive(Debug)]
@@ -150,12 +237,15 @@ struct Receiver<E> {
     shared: Arc<Shared<E>>,
 }
 
-fn queue<E: Reply>() -> (Sender<E>, Receiver<E>) {
+fn queue<E: Reply>(account: Option<&Account>) -> (Sender<E>, Receiver<E>) {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue {
             events: VecDeque::new(),
             reader: None,
             ended: false,
+            held: 0,
+            // Nothing yet, which no budget refuses.
+            charge: account.and_then(|account| account.reserve(Bytes::ZERO).ok()),
         }),
         arrived: Condvar::new(),
         abandoned: AtomicBool::new(false),
@@ -166,27 +256,32 @@ fn queue<E: Reply>() -> (Sender<E>, Receiver<E>) {
     (sender, Receiver { shared })
 }
 
-/// Both ends of a generation's events.
-pub(crate) fn tokens() -> (Sender<Event>, TokenStream) {
-    let (sender, receiver) = queue();
+/// Both ends of a generation's events; those that wait to be read are charged to `account`.
+pub(crate) fn tokens(account: Option<&Account>) -> (Sender<Event>, TokenStream) {
+    let (sender, receiver) = queue(account);
     (sender, TokenStream(receiver))
 }
 
-/// Both ends of an embedding request's events.
+/// Both ends of an embedding request's events. How many bytes they are is known beforehand, and
+/// charged by who asks.
 pub(crate) fn vectors() -> (Sender<EmbedEvent>, VectorStream) {
-    let (sender, receiver) = queue();
+    let (sender, receiver) = queue(None);
     (sender, VectorStream(receiver))
 }
 
 impl<E: Reply> Sender<E> {
-    /// Hands an event to the reader; what comes after a terminal event is dropped.
+    /// Hands an event to the reader; what comes after a terminal event is dropped. Where there is no
+    /// room for it, that is the end: the reader is told, and the request counts as abandoned.
     pub(crate) fn send(&self, event: E) {
         let mut queue = lock(&self.shared.queue);
         if queue.ended {
             return;
         }
-        queue.ended = event.ends();
-        queue.events.push_back(event);
+        if let Err(refusal) = queue.push(event) {
+            // What was read already makes room for the word itself; it is not charged.
+            let _ = queue.push(E::refused(refusal));
+            self.shared.abandoned.store(true, Ordering::Relaxed);
+        }
         let reader = queue.reader.take();
         drop(queue);
         self.shared.arrived.notify_one();
@@ -207,14 +302,14 @@ impl<E: Reply> Drop for Sender<E> {
     }
 }
 
-impl<E> Receiver<E> {
+impl<E: Reply> Receiver<E> {
     fn try_recv(&self) -> Option<E> {
-        lock(&self.shared.queue).events.pop_front()
+        lock(&self.shared.queue).pop()
     }
 
     fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Option<E>> {
         let mut queue = lock(&self.shared.queue);
-        match queue.events.pop_front() {
+        match queue.pop() {
             Some(event) => Poll::Ready(Some(event)),
             None if queue.ended => Poll::Ready(None),
             None => {
@@ -227,7 +322,7 @@ impl<E> Receiver<E> {
     fn recv_deadline(&self, deadline: Option<Instant>) -> Option<E> {
         let mut queue = lock(&self.shared.queue);
         loop {
-            if let Some(event) = queue.events.pop_front() {
+            if let Some(event) = queue.pop() {
                 return Some(event);
             }
             if queue.ended {
@@ -307,11 +402,13 @@ stream!(VectorStream, EmbedEvent);
 
 #[cfg(test)]
 mod tests {
+    use bursar_memory::{Ledger, Lifetime};
+
     use super::*;
 
     #[test]
     fn events_arrive_in_order_and_end_once() {
-        let (sender, mut stream) = tokens();
+        let (sender, mut stream) = tokens(None);
         assert!(stream.try_recv().is_none());
         sender.send(Event::Text("a".into()));
         let usage = Usage::default();
@@ -334,9 +431,65 @@ mod tests {
             event,
             Some(EmbedEvent::Failed(EngineError::Stopped))
         ));
-        let (sender, stream) = tokens();
+        let (sender, stream) = tokens(None);
         assert!(!sender.abandoned());
         drop(stream);
         assert!(sender.abandoned());
+    }
+
+    fn token(text: &str) -> Event {
+        Event::Token {
+            text: text.to_owned(),
+            token: 1,
+            logprob: None,
+            top: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_nobody_reads_is_charged_until_it_is_read_or_dropped() {
+        let ledger = Ledger::new(Bytes::mib(1));
+        let account = ledger.root().child("requests", Lifetime::Episodic);
+        let (sender, mut stream) = tokens(Some(&account));
+        assert_eq!(ledger.granted(), Bytes::ZERO);
+        let long = "x".repeat(1000);
+        for _ in 0..100 {
+            sender.send(token(&long));
+        }
+        assert!(ledger.granted() > Bytes(100_000));
+        for _ in 0..100 {
+            assert!(stream.try_recv().is_some());
+        }
+        assert!(ledger.granted() < Bytes(20_000), "{}", ledger.granted());
+        sender.send(token(&long));
+        drop((sender, stream));
+        assert_eq!(ledger.granted(), Bytes::ZERO);
+    }
+
+    #[test]
+    fn a_reader_too_slow_for_the_budget_is_told_and_cut_off() {
+        let ledger = Ledger::new(Bytes::kib(64));
+        let account = ledger.root().child("requests", Lifetime::Episodic);
+        let (sender, mut stream) = tokens(Some(&account));
+        let long = "x".repeat(1000);
+        let mut sent = 0;
+        while !sender.abandoned() {
+            sender.send(token(&long));
+            sent += 1;
+            assert!(sent < 100, "the budget holds no more than 64");
+        }
+        let mut read = 0;
+        let last = loop {
+            match stream.try_recv() {
+                Some(Event::Token { .. }) => read += 1,
+                other => break other,
+            }
+        };
+        assert_eq!(read, sent - 1);
+        assert!(
+            matches!(&last, Some(Event::Failed(EngineError::Refused(_)))),
+            "{last:?}"
+        );
+        assert!(stream.try_recv().is_none());
     }
 }

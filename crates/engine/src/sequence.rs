@@ -57,6 +57,13 @@ pub(crate) enum Outcome {
     },
 }
 
+/// Room for all tokens that there may be is taken at once: no step has to make more, and the bytes are
+/// those that were charged.
+fn with_room(mut prompt: Vec<u32>, longest: usize) -> Vec<u32> {
+    prompt.reserve_exact(longest);
+    prompt
+}
+
 impl Sequence {
     pub(crate) fn new(arrival: Arrival, order: u64, vocabulary: &Vocabulary) -> Self {
         let Arrival {
@@ -72,7 +79,7 @@ impl Sequence {
         } = request.stop;
         Self {
             prompt: request.prompt.len(),
-            tokens: request.prompt,
+            tokens: with_room(request.prompt, longest),
             longest,
             params: request.params,
             stop_tokens,

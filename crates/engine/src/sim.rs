@@ -264,7 +264,7 @@ impl Simulation {
             false => 0,
         };
         let echo = random.one_in(5);
-        let (sender, stream) = reply::tokens();
+        let (sender, stream) = reply::tokens(None);
         self.clients.push(Client {
             want: alone(&prompt, wants, self.vocab),
             leaves_after: random.one_in(4).then(|| random.below(wants + 1)),

@@ -148,6 +148,11 @@ impl<D: Decoder> Generation<D> {
         self.kv.report()
     }
 
+    /// Notes on the cache's account how much of it is really there.
+    pub(crate) fn measure(&self) {
+        self.kv.measure();
+    }
+
     /// Tokens of prompts that the next step may take.
     pub(crate) fn chunk_tokens(&self) -> usize {
         self.pace.tokens()

@@ -28,6 +28,8 @@ trait Work {
     fn waiting(&self) -> usize;
     fn totals(&self) -> Totals;
     fn kv(&self) -> Option<KvReport>;
+    /// Notes how many bytes of the keys and values are really there.
+    fn measure(&self);
     fn chunk_tokens(&self) -> usize;
 }
 
@@ -58,6 +60,10 @@ impl Work for Generation<LoadedModel> {
 
     fn kv(&self) -> Option<KvReport> {
         Some(self.kv())
+    }
+
+    fn measure(&self) {
+        self.measure();
     }
 
     fn chunk_tokens(&self) -> usize {
@@ -91,6 +97,8 @@ impl Work for Embedding {
     fn kv(&self) -> Option<KvReport> {
         None
     }
+
+    fn measure(&self) {}
 
     fn chunk_tokens(&self) -> usize {
         self.chunk_tokens()
@@ -148,6 +156,7 @@ pub(crate) fn run(model: EngineModel, face: &Face) {
 
 fn serve(mut work: impl Work, face: &Face) {
     let mut ends = Ends::default();
+    let mut measured = Measured::default();
     loop {
         let idle = work.running() + work.waiting() == 0;
         let taken = face.inbox.take(idle);
@@ -166,6 +175,7 @@ fn serve(mut work: impl Work, face: &Face) {
         work.step();
         let (running, waiting) = (work.running(), work.waiting());
         ends.observe(before - (running + waiting));
+        measured.refresh(running + waiting == 0, || work.measure());
         // Published before the inbox says that nothing is inside: who waits for that finds the end.
         *lock(&face.published) = Published {
             running,
@@ -179,6 +189,35 @@ fn serve(mut work: impl Work, face: &Face) {
             between_ends: ends.mean,
         };
         face.inbox.settle(waiting, running);
+    }
+}
+
+/// When the resident bytes were last counted, and how long that took.
+#[derive(Default)]
+struct Measured {
+    last: Option<(Instant, Duration)>,
+}
+
+/// While there is work, as often, and never more than a hundredth of the time.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+const MEASURE_PART: u32 = 100;
+
+impl Measured {
+    /// Counts again if it is time; before a pause, at any time that is not dominated by it, because
+    /// what is told then is told for long.
+    fn refresh(&mut self, pause: bool, measure: impl FnOnce()) {
+        if let Some((at, took)) = self.last {
+            let wait = match pause {
+                true => took * (MEASURE_PART / 10),
+                false => (took * MEASURE_PART).max(MEASURE_INTERVAL),
+            };
+            if at.elapsed() < wait {
+                return;
+            }
+        }
+        let begun = Instant::now();
+        measure();
+        self.last = Some((Instant::now(), begun.elapsed()));
     }
 }
 

@@ -24,12 +24,13 @@ use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, models, tokens};
 use crate::phase::{Phase, Stopper};
 use crate::served::Served;
+use crate::slot::Slot;
 use crate::tenants::{Secret, Tenant};
 use crate::{body, health, memory_api, metrics};
 
 /// What all requests share.
 pub(crate) struct App {
-    pub(crate) models: Vec<Served>,
+    pub(crate) models: Vec<Slot>,
     pub(crate) ledger: Ledger,
     /// Bodies and answers.
     pub(crate) account: Account,
@@ -57,24 +58,29 @@ pub(crate) struct Received {
 impl App {
     /// The model that a request names.
     pub(crate) fn model(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
-        self.named(fields.required_text("model")?)
+        self.named(fields.required_text("model")?)?.require()
     }
 
     /// As [`App::model`]; where there is but one, it need not be named.
     pub(crate) fn model_or_only(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
         match self.models.as_slice() {
-            [only] if fields.get("model").is_none() => Ok(only),
+            [only] if fields.get("model").is_none() => only.require(),
             _ => self.model(fields),
         }
     }
 
-    /// The model of that name.
-    pub(crate) fn named(&self, id: &str) -> Result<&Served, ApiError> {
-        let found = self.models.iter().find(|served| served.id() == id);
+    /// The place of the model of that name.
+    pub(crate) fn named(&self, id: &str) -> Result<&Slot, ApiError> {
+        let found = self.models.iter().find(|slot| slot.id() == id);
         found.ok_or_else(|| {
-            let names: Vec<&str> = self.models.iter().map(|served| served.id()).collect();
+            let names: Vec<&str> = self.models.iter().map(Slot::id).collect();
             ApiError::model_not_found(id, &names.join(", "))
         })
+    }
+
+    /// The models that are there.
+    pub(crate) fn served(&self) -> impl Iterator<Item = &Served> {
+        self.models.iter().filter_map(Slot::served)
     }
 }
 

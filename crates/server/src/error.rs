@@ -166,10 +166,17 @@ impl ApiError {
     }
 
     /// 503: not this server.
-    fn unavailable(message: &str) -> ApiError {
+    fn unavailable(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
             .code("draining")
             .retry_after(RETRY_SECONDS)
+    }
+
+    /// 503: the model is not there yet.
+    pub(crate) fn loading(model: &str, seconds: u64) -> ApiError {
+        ApiError::unavailable(format!("{model} is being loaded; try again in {seconds} s"))
+            .code("model_loading")
+            .retry_after(seconds)
     }
 
     /// 503: the server is going away.

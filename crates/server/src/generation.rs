@@ -4,6 +4,7 @@ use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream, Usage};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::charge::Charge;
 use crate::error::ApiError;
 use crate::openai::Params;
 use crate::served::Served;
@@ -18,6 +19,15 @@ pub(crate) struct Prompt {
     pub(crate) place: String,
     /// Most tokens to generate after it.
     pub(crate) max_tokens: usize,
+}
+
+/// Charges what the tokens of `n` answers to each prompt take while they wait and run.
+pub(crate) fn charge(prompts: &[Prompt], n: usize, charge: &mut Charge) -> Result<(), ApiError> {
+    for prompt in prompts {
+        let tokens = prompt.tokens.len().saturating_add(prompt.max_tokens);
+        charge.add(tokens.saturating_mul(n * size_of::<u32>()))?;
+    }
+    Ok(())
 }
 
 /// Hands every prompt to the engine, `n` times each; gives the streams in the order of the choices.
@@ -45,6 +55,7 @@ pub(crate) fn submit(
                 echo_logprobs,
                 priority: params.priority,
                 salt: Some(tenant.salt),
+                account: Some(app.account.clone()),
             };
             let stream = served.engine.submit(request);
             streams.push(stream.map_err(|rejected| refused(app, rejected, &prompt.place))?);

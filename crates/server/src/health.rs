@@ -1,5 +1,7 @@
 //! `GET /health` and `GET /ready`: is work being done, and will more be taken.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde_json::json;
@@ -8,13 +10,23 @@ use crate::app::App;
 use crate::error::json_response;
 use crate::phase::Phase;
 
+/// A model that loads and has read nothing for so long will not get any further.
+const LOAD_STUCK: Duration = Duration::from_secs(60);
+
 /// A single step takes less than this even of the largest models on the slowest machines; an
 /// engine that has work and finished none for so long is stuck.
 const STUCK_MS: u64 = 60_000;
 
-/// 200 if every engine that has work gets on with it.
+/// 200 if every engine that has work gets on with it, and every model that loads.
 pub(crate) fn health(app: &App) -> Response<Body> {
-    for served in &app.models {
+    for slot in &app.models {
+        let Some(served) = slot.served() else {
+            if slot.still() > LOAD_STUCK {
+                let why = format!("nothing was read of it for {} s", slot.still().as_secs());
+                return stuck(slot.id(), &why);
+            }
+            continue;
+        };
         let snapshot = served.engine.snapshot();
         let busy = snapshot.running + snapshot.waiting > 0;
         if !snapshot.alive || busy && snapshot.last_progress_ms > STUCK_MS {
@@ -25,16 +37,22 @@ pub(crate) fn health(app: &App) -> Response<Body> {
                     snapshot.last_progress_ms / 1000
                 ),
             };
-            let body = json!({ "status": "stuck", "model": served.id(), "why": why });
-            return json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
+            return stuck(served.id(), &why);
         }
     }
     json_response(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// 200 if requests are taken.
+fn stuck(model: &str, why: &str) -> Response<Body> {
+    let body = json!({ "status": "stuck", "model": model, "why": why });
+    json_response(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// 200 if requests are taken, for all models.
 pub(crate) fn ready(app: &App) -> Response<Body> {
+    let loading = app.models.iter().any(|slot| slot.served().is_none());
     let (status, word) = match app.stopper.phase() {
+        Phase::Serving if loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
         Phase::Serving => (StatusCode::OK, "ready"),
         Phase::Draining | Phase::Ended => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };

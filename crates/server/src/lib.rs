@@ -7,7 +7,7 @@
 //! - `body`, `charge`, `json`, `fields`: from bytes to fields, each refusal naming its field.
 //! - `openai`: the requests and answers of OpenAI's API.
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
-//! - `served`: a model as the server sees it.
+//! - `served`, `slot`: a model as the server sees it, and its place until it is there.
 //! - `error`: what a client is told when something is wrong.
 //! - `health`, `memory_api`, `metrics`: what those see who watch over the server.
 //! - `background`, `random`: small things.
@@ -35,6 +35,7 @@ mod phase;
 mod random;
 mod serve;
 mod served;
+mod slot;
 mod tenants;
 
 pub use auth::{Keys, KeysError};
@@ -43,4 +44,5 @@ pub use limits::Limits;
 pub use phase::Stopper;
 pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;
+pub use slot::Slot;
 pub use tenants::{Secret, SecretError};

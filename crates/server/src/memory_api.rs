@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::served::Served;
+use crate::slot::Slot;
 
 /// Parts of the budget from which on resident memory presses.
 const PRESSURES: [(f64, &str); 3] = [(0.95, "critical"), (0.85, "high"), (0.75, "elevated")];
@@ -18,12 +19,8 @@ pub(crate) fn report(app: &App) -> Value {
     let drift = process.map(|process| reconcile(&books, &process).drift_bytes);
     let rss = process.map(|process| process.rss_bytes);
     let budget = app.ledger.budget();
-    let models: Vec<Value> = app
-        .models
-        .iter()
-        .map(|served| model(served, &books))
-        .collect();
-    let kv: Vec<Value> = app.models.iter().filter_map(kv).collect();
+    let models: Vec<Value> = app.models.iter().map(|slot| model(slot, &books)).collect();
+    let kv: Vec<Value> = app.served().filter_map(kv).collect();
     json!({
         "budget_bytes": budget.get(),
         "granted_bytes": books.granted.get(),
@@ -69,7 +66,17 @@ fn tree(account: &AccountSnapshot) -> Value {
     })
 }
 
-fn model(served: &Served, books: &AccountSnapshot) -> Value {
+fn model(slot: &Slot, books: &AccountSnapshot) -> Value {
+    let Some(served) = slot.served() else {
+        return json!({
+            "id": slot.id(),
+            "state": slot.state(),
+            "loaded_ratio": slot.ratio(),
+            "inflight": 0,
+            "pinned": true,
+            "idle_seconds": null,
+        });
+    };
     let snapshot = served.engine.snapshot();
     let plan = served.engine.plan();
     let part = |name: &str| {
@@ -82,7 +89,7 @@ fn model(served: &Served, books: &AccountSnapshot) -> Value {
     let used = books.find(&account).map(|account| account.granted.get());
     json!({
         "id": served.id(),
-        "state": if snapshot.alive { "loaded" } else { "failed" },
+        "state": slot.state(),
         "plan_bytes": planned,
         "used_bytes": used,
         "weights_bytes": part("weights"),

@@ -152,8 +152,7 @@ fn memory(app: &App, page: &mut Page) {
 
 fn engines(app: &App, page: &mut Page) {
     let snapshots: Vec<_> = app
-        .models
-        .iter()
+        .served()
         .map(|served| (served.id(), served.engine.snapshot()))
         .collect();
     let mut each =

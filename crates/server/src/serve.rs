@@ -21,7 +21,7 @@ use crate::auth::Keys;
 use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::phase::{Phase, Stopper};
-use crate::served::Served;
+use crate::slot::Slot;
 use crate::tenants::Secret;
 
 /// How a server is set up.
@@ -105,7 +105,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
-    /// Listens, for requests that `models` answer; their bytes are charged to `account`.
+    /// Listens, for requests that `models` answer once they are there; their bytes are charged to
+    /// `account`.
     ///
     /// # Errors
     /// If the address is unprotected or cannot be had.
@@ -113,7 +114,7 @@ impl Server {
         options: ServerOptions,
         ledger: &Ledger,
         account: Account,
-        models: Vec<Served>,
+        models: Vec<Slot>,
     ) -> Result<Server, ServeError> {
         let ServerOptions {
             listen,

@@ -12,18 +12,12 @@ use crate::error::ApiError;
 pub struct Served {
     pub(crate) engine: EngineHandle,
     pub(crate) defaults: GenerationDefaults,
-    /// When it was loaded, in seconds since 1970.
-    pub(crate) created: u64,
 }
 
 impl Served {
     /// The model of an engine, sampled by `defaults` where a request says nothing.
     pub fn new(engine: EngineHandle, defaults: GenerationDefaults) -> Served {
-        Served {
-            engine,
-            defaults,
-            created: now(),
-        }
+        Served { engine, defaults }
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use bursar_memory::Bytes;
-use bursar_server::{Keys, Secret, ServeError, Server, ServerOptions};
+use bursar_server::{Keys, Secret, ServeError, Served, Server, ServerOptions, Slot};
 use common::Setup;
 use common::client::{get, head, post, read, send};
 use serde_json::{Value, json};
@@ -378,6 +378,18 @@ fn models_and_figures_are_told() {
     let model = &memory["models"][0];
     assert_eq!(model["plan_bytes"], model["used_bytes"]);
     assert!(memory["kv"][0]["blocks_peak"].as_u64().unwrap() > 0);
+    // What is really there of the keys and values has been counted.
+    let tree = &memory["tree"]["children"];
+    let find = |node: &Value, name: &str| -> Value {
+        let children = node.as_array().unwrap();
+        let found = children.iter().find(|child| child["name"] == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {node}"))
+            .clone()
+    };
+    let kv = find(&find(tree, "llama")["children"], "kv");
+    let measured = kv["measured_bytes"].as_u64().unwrap();
+    assert!(measured > 0 && measured <= kv["granted_bytes"].as_u64().unwrap());
     assert_eq!(memory["kv"][0]["blocks_used"], 0);
 
     let metrics = get(address, "/metrics", "");
@@ -400,6 +412,53 @@ fn models_and_figures_are_told() {
     for path in ["/health", "/ready"] {
         assert_eq!(get(address, path, "").status, 200);
     }
+    server.stop();
+}
+
+#[test]
+fn models_that_load_are_told_and_asked_for_later() {
+    let mut server = Setup {
+        late: true,
+        ..Setup::new()
+    }
+    .start();
+    let address = server.address;
+    let states = || -> Vec<(String, String)> {
+        let models = get(address, "/v1/models", "").json();
+        let memory = get(address, "/memory", "").json();
+        let word = |value: &Value| value["state"].as_str().unwrap().to_owned();
+        let both = |i: usize| (word(&models["data"][i]), word(&memory["models"][i]));
+        vec![both(0), both(1)]
+    };
+    let pair = |word: &str| (word.to_owned(), word.to_owned());
+    server.late[0].0.progress(1, 2);
+    assert_eq!(states(), [pair("loading"), pair("loading")]);
+    let model = get(address, "/v1/models/llama", "").json();
+    assert_eq!(model["loaded_ratio"], 0.5);
+    assert_eq!(model["max_model_len"], Value::Null);
+    for body in [chat(json!({ "stream": true })), chat(json!({}))] {
+        let reply = post(address, CHAT, body);
+        assert_eq!(reply.status, 503, "{}", reply.message());
+        assert_eq!(reply.json()["error"]["code"], "model_loading");
+        assert!(reply.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    }
+    // It lives, but is not ready; and of what it does not have, there is nothing to wait for.
+    assert_eq!(get(address, "/health", "").status, 200);
+    assert_eq!(get(address, "/ready", "").status, 503);
+    assert_eq!(get(address, "/metrics", "").status, 200);
+    let other = completion(json!({ "model": "other" }));
+    assert_eq!(post(address, COMPLETION, other).status, 404);
+
+    let fill = |late: &mut Vec<(Slot, Served)>| {
+        let (slot, served) = late.remove(0);
+        slot.fill(served);
+    };
+    fill(&mut server.late);
+    assert_eq!(states(), [pair("loaded"), pair("loading")]);
+    assert_eq!(post(address, CHAT, chat(json!({}))).status, 200);
+    assert_eq!(get(address, "/ready", "").status, 503);
+    fill(&mut server.late);
+    assert_eq!(get(address, "/ready", "").status, 200);
     server.stop();
 }
 
@@ -547,25 +606,41 @@ fn when_time_is_up_streams_are_cut_off_with_a_word() {
     server.stop();
 }
 
+/// From the end of a connection to the last byte of its requests. A step takes a tenth of a second at
+/// most, and what is cancelled is freed before the next one.
+const FREED_WITHIN: Duration = Duration::from_millis(250);
+
 #[test]
 fn who_goes_away_leaves_nothing_behind() {
     let server = Setup::new().start();
     let address = server.address;
     let held = server.ledger.granted();
     let snapshot = || server.engines[0].handle().snapshot();
-    for stream in [true, false] {
+    let leave = |stream: bool| {
         let body = chat(json!({ "stream": stream, "max_tokens": 450, "n": 4 }));
         let running = send(address, &head(CHAT, "", body.len()), &body);
         let deadline = Instant::now() + Duration::from_secs(20);
         while snapshot().running < 4 && Instant::now() < deadline {
             std::thread::yield_now();
         }
-        drop(running);
         let gone = Instant::now();
+        drop(running);
         while snapshot().kv.unwrap().blocks_used > 0 || server.ledger.granted() > held {
-            assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", snapshot());
+            assert!(gone.elapsed() < Duration::from_secs(60), "{:?}", snapshot());
             std::thread::yield_now();
         }
+        gone.elapsed()
+    };
+    for stream in [true, false] {
+        // Where other work takes the processors away for a quarter of a second, once more: one
+        // time in ten is not what holds it up.
+        let fastest = (0..10)
+            .map(|_| leave(stream))
+            .find(|took| *took <= FREED_WITHIN);
+        assert!(
+            fastest.is_some(),
+            "freed only after {FREED_WITHIN:?}, ten times of ten"
+        );
     }
     assert!(snapshot().totals.cancelled >= 4, "{:?}", snapshot());
     server.stop();

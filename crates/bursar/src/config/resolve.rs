@@ -376,6 +376,16 @@ impl Settings {
         self.size(&table::LIMITS_BODY, budget)
     }
 
+    /// Most headers of a request.
+    pub(crate) fn limits_headers(&self) -> usize {
+        self.count(&table::LIMITS_HEADERS).unwrap_or(64)
+    }
+
+    /// Levels that JSON may be nested.
+    pub(crate) fn limits_json_depth(&self) -> usize {
+        self.count(&table::LIMITS_JSON_DEPTH).unwrap_or(64)
+    }
+
     /// The folder in which model names are looked up.
     pub(crate) fn models_dir(&self, surroundings: &Surroundings) -> Option<PathBuf> {
         match self.path(&table::MODELS_DIR) {

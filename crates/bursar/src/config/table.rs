@@ -251,8 +251,30 @@ pub(crate) static LIMITS_BODY: Setting = Setting {
     help: "Most bytes of one request's body",
 };
 
+/// Most headers of a request.
+pub(crate) static LIMITS_HEADERS: Setting = Setting {
+    key: "limits.headers",
+    flag: "limits-headers",
+    env: "BURSAR_LIMITS_HEADERS",
+    placeholder: "N",
+    default: Fallback::Value("64"),
+    read: value::headers,
+    help: "Most headers of one request",
+};
+
+/// Levels that JSON may be nested.
+pub(crate) static LIMITS_JSON_DEPTH: Setting = Setting {
+    key: "limits.json_depth",
+    flag: "limits-json-depth",
+    env: "BURSAR_LIMITS_JSON_DEPTH",
+    placeholder: "N",
+    default: Fallback::Value("64"),
+    read: value::json_depth,
+    help: "How deep the JSON of a request may be nested",
+};
+
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 20] = [
+pub(crate) static TABLE: [&Setting; 22] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -273,6 +295,8 @@ pub(crate) static TABLE: [&Setting; 20] = [
     &DRAIN,
     &LIMITS_QUEUE,
     &LIMITS_BODY,
+    &LIMITS_HEADERS,
+    &LIMITS_JSON_DEPTH,
 ];
 
 /// The setting of a file key.

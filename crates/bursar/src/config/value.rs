@@ -113,6 +113,16 @@ pub(crate) fn threads(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 1024, 1)
 }
 
+/// Reads a count of headers: 1 to 1,024.
+pub(crate) fn headers(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 1024, 1)
+}
+
+/// Reads how deep JSON may be nested: 4, which chats need, to 128, which every stack holds.
+pub(crate) fn json_depth(text: &str) -> Result<Value, Invalid> {
+    count(text, 4, 128, 1)
+}
+
 /// Reads the tokens of a block: a multiple of 16, the tile that attention reads.
 pub(crate) fn block_tokens(text: &str) -> Result<Value, Invalid> {
     count(text, 16, 1024, 16)

@@ -1,18 +1,24 @@
 //! `bursar serve [MODEL...]`: models over HTTP, all inside one budget, until SIGTERM.
+//!
+//! What can be refused is refused first: settings, address, files, plans. Then the port opens, and
+//! the models are loaded while those who ask for them are told when to come back.
+//!
+//! - `load`: the thread that loads.
+
+mod load;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_engine::{
-    Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose,
-    Vocabulary,
+    EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
 };
 use bursar_files::ModelFile;
-use bursar_memory::{Bytes, Ledger, counting};
+use bursar_memory::{Bytes, Ledger, Lifetime, counting};
 use bursar_server::{
-    Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Served, Server,
-    ServerOptions, requests_account,
+    Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Server,
+    ServerOptions, Slot, requests_account,
 };
 use bursar_workers::Workers;
 use clap::Args;
@@ -24,14 +30,15 @@ use crate::demo::{self, Demo};
 use crate::failure::Failure;
 use crate::model;
 use crate::prepare;
-use crate::progress::Unit;
 use crate::sizing::{self, Otherwise};
 use crate::verbs::Shared;
+use load::{Loader, Planned};
 
 /// Sequences at once where nobody says.
 const PARALLEL: usize = 4;
-/// Threads beside those that compute: the server's, and the one that tokenizes long texts.
-const THREADS_BESIDE: usize = 2;
+/// Threads beside those that compute: the server's, the one that tokenizes long texts, and the one
+/// that loads.
+const THREADS_BESIDE: usize = 3;
 
 /// What can be given.
 #[derive(Debug, Args)]
@@ -66,6 +73,8 @@ impl TakesSettings for Takes {
         &table::BATCH_TOKENS,
         &table::LIMITS_QUEUE,
         &table::LIMITS_BODY,
+        &table::LIMITS_HEADERS,
+        &table::LIMITS_JSON_DEPTH,
         &table::DRAIN,
         &table::THREADS,
         &table::ISA,
@@ -100,7 +109,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let opened = open(arguments, &settings, shared)?;
     counting::purge();
     let threads = settings.threads();
-    let base = ProcessBase::measure()?.with_threads(threads + THREADS_BESIDE);
+    // Every model's engine has a thread, which is one of those that compute.
+    let engines = opened.len();
+    let base = ProcessBase::measure()?.with_threads(threads - 1 + engines + THREADS_BESIDE);
     let tokenizers = opened.iter().fold(Bytes(0), |sum, model| {
         sum.saturating_add(model.vocabulary.bytes())
     });
@@ -112,8 +123,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         ..Default::default()
     });
     let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
-    let mut engines = Vec::with_capacity(opened.len());
-    let mut served = Vec::with_capacity(opened.len());
+    let mut planned = Vec::with_capacity(opened.len());
     for model in opened {
         // The rest of the budget, and the process's part, which every plan holds but which has
         // been reserved once for all.
@@ -131,36 +141,22 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             ))
             .helps(plan.remedies()));
         }
-        let defaults = model.file.generation().clone();
-        let mut meter = shared.progress.meter(
-            &format!("loading {}", model.name),
-            Unit::Bytes,
-            model.file.used_bytes(),
-        );
-        let loaded = EngineModel::load(
-            &model.name,
-            &model.file,
-            model.vocabulary,
+        let account = ledger.root().child(&*model.name, Lifetime::Semantic);
+        let promise = account
+            .reserve(plan.total().saturating_sub(process))
+            .map_err(|refusal| Failure::does_not_fit(refusal.to_string()))?;
+        planned.push(Planned {
+            slot: Slot::loading(&model.name, model.purpose),
+            opened: model,
             plan,
-            &ledger,
-            LoadOptions {
-                isa: settings.isa(),
-            },
-            Arc::clone(&workers),
-            &mut |done| meter.set(done, String::new),
-        )?;
-        meter.finish();
-        let options = EngineOptions {
-            admission: settings.admission(),
-            queue: settings.limits_queue(),
-            ..EngineOptions::default()
-        };
-        let engine = Engine::start(loaded, options)?;
-        served.push(Served::new(engine.handle(), defaults));
-        engines.push(engine);
+            promise,
+        });
     }
-    counting::purge();
-    let mut limits = Limits::default();
+    let mut limits = Limits {
+        headers: settings.limits_headers(),
+        json_depth: settings.limits_json_depth(),
+        ..Limits::default()
+    };
     if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
         limits.body = body;
     }
@@ -171,20 +167,35 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         limits,
         drain: settings.drain(),
     };
-    let names: Vec<String> = engines
-        .iter()
-        .map(|engine| engine.handle().name().to_owned())
-        .collect();
-    let server = Server::bind(options, &ledger, account, served).map_err(|e| failure(&e))?;
-    eprintln!(
-        "serving {} at http://{} after {:.1} s, {} of {} granted",
-        names.join(", "),
-        server.address(),
-        begun.elapsed().as_secs_f64(),
-        ledger.granted(),
-        ledger.budget(),
-    );
-    server.run().map_err(|e| failure(&e))
+    let slots = planned.iter().map(|model| model.slot.clone()).collect();
+    let server = Server::bind(options, &ledger, account, slots).map_err(|e| failure(&e))?;
+    eprintln!("listening on {}", server.address());
+    let loader = Loader {
+        ledger,
+        workers,
+        options: LoadOptions {
+            isa: settings.isa(),
+        },
+        engine: EngineOptions {
+            admission: settings.admission(),
+            queue: settings.limits_queue(),
+            ..EngineOptions::default()
+        },
+        progress: shared.progress,
+        begun,
+        address: server.address(),
+        stopper: server.stopper(),
+    };
+    let loading = loader
+        .start(planned)
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+    server.run().map_err(|e| failure(&e))?;
+    match loading.is_finished() {
+        // Its engines end here, one after another.
+        true => loading.join().map_or(Ok(()), |loaded| loaded.map(drop)),
+        // Told to stop before all was loaded; nothing waits for the rest.
+        false => Ok(()),
+    }
 }
 
 /// Who may ask; `None` if all may.

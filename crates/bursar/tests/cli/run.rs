@@ -130,6 +130,23 @@ fn a_chat_template_is_used_unless_raw() {
 }
 
 #[test]
+fn a_broken_chat_template_is_no_reason_not_to_continue_a_text() {
+    let place = Place::new();
+    let folder = std::path::PathBuf::from(model("qwen3"));
+    let copy = place.path("broken");
+    std::fs::create_dir(&copy).expect("a folder");
+    for entry in std::fs::read_dir(folder).expect("the model") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, copy.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    std::fs::write(copy.join("chat_template.jinja"), "{% if %}").expect("a template");
+    place
+        .bursar("run broken Hi --max-tokens 1")
+        .refused(1, &["chat template does not parse", "--raw"]);
+    place.bursar("run broken Hi --max-tokens 1 --raw").ok();
+}
+
+#[test]
 fn without_a_model_a_small_one_is_made_and_said_to_be_noise() {
     let place = Place::new();
     for _ in 0..2 {

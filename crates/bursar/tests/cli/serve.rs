@@ -28,6 +28,7 @@ impl Served {
             line.clear();
             let read = errors.read_line(&mut line).expect("stderr is read");
             assert!(read > 0, "the server ended before it served");
+            // The port opens before that; what is asked for then is told to come back.
             if let Some((_, rest)) = line.split_once("at http://") {
                 break rest.split(' ').next().expect("an address").to_owned();
             }

@@ -17,7 +17,7 @@ use crate::error::{ApiError, json_response};
 use crate::fields::{Fields, quoted, wrong};
 use crate::generation::{Prompt, submit, usage_value};
 use crate::served::{Served, now};
-use crate::{background, random};
+use crate::{background, generation, random};
 
 /// Who may speak, and as whom templates know them.
 const ROLES: [(&str, &str); 6] = [
@@ -53,6 +53,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         place: "messages".to_owned(),
         max_tokens: longest,
     }];
+    generation::charge(&prompts, params.n, &mut charge)?;
     let streams = submit(&app, served, tenant, prompts, &params, told, false)?;
     let shape = ChatShape {
         id: random::id("chatcmpl"),

@@ -19,7 +19,7 @@ use crate::error::{ApiError, json_response};
 use crate::fields::Fields;
 use crate::generation::{Prompt, submit, usage_value};
 use crate::served::now;
-use crate::{background, random};
+use crate::{background, generation, random};
 
 /// Most prompts in one request, and most answers to all of them.
 const PROMPTS_MAX: usize = 64;
@@ -93,6 +93,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             max_tokens: longest,
         });
     }
+    generation::charge(&prompts, params.n, &mut charge)?;
     let streams = submit(
         &app,
         served,

@@ -62,6 +62,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     for (index, input) in inputs.into_iter().enumerate() {
         let (mut ids, cut) = match input {
             Input::Ids(ids) => {
+                charge.add(size_of_val(ids.as_slice()))?;
                 let cut = ids.len() > longest;
                 (ids, cut)
             }

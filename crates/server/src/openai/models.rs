@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::served::Served;
+use crate::slot::Slot;
 
 /// All models.
 pub(crate) fn list(app: &App) -> Value {
@@ -18,17 +18,22 @@ pub(crate) fn one(app: &App, id: &str) -> Result<Value, ApiError> {
     app.named(id).map(entry)
 }
 
-fn entry(served: &Served) -> Value {
-    let task = match served.engine.purpose() {
+fn entry(slot: &Slot) -> Value {
+    let task = match slot.purpose() {
         Purpose::Generate => "generate",
         Purpose::Embed => "embed",
     };
-    json!({
-        "id": served.id(),
+    let mut entry = json!({
+        "id": slot.id(),
         "object": "model",
-        "created": served.created,
+        "created": slot.created(),
         "owned_by": "bursar",
         "task": task,
-        "max_model_len": served.engine.longest(),
-    })
+        "state": slot.state(),
+        "max_model_len": slot.served().map(|served| served.engine.longest()),
+    });
+    if slot.served().is_none() {
+        entry["loaded_ratio"] = slot.ratio().into();
+    }
+    entry
 }

@@ -17,7 +17,7 @@ use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, Ledger};
 use bursar_server::{
-    Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
+    Keys, Limits, Secret, Served, Server, ServerOptions, Slot, Stopper, requests_account,
 };
 use bursar_workers::Workers;
 
@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) budget: Bytes,
     pub(crate) queue: usize,
     pub(crate) parallel: usize,
+    /// Whether the models are announced only, to be filled in by the test.
+    pub(crate) late: bool,
     pub(crate) models: &'static [(&'static str, &'static str, Purpose)],
 }
 
@@ -42,6 +44,7 @@ impl Setup {
             budget: Bytes::gib(1),
             queue: 64,
             parallel: 4,
+            late: false,
             models: &[
                 ("llama", "llama-f16.gguf", Purpose::Generate),
                 ("embedding", "qwen3-embedding", Purpose::Embed),
@@ -59,7 +62,7 @@ impl Setup {
         });
         let workers = Arc::new(workers.unwrap());
         let mut engines = Vec::new();
-        let mut served = Vec::new();
+        let (mut slots, mut late) = (Vec::new(), Vec::new());
         for (name, file, purpose) in self.models {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
             let file = ModelFile::open(&root.join(file)).unwrap();
@@ -98,7 +101,13 @@ impl Setup {
                 ..EngineOptions::default()
             };
             let engine = Engine::start(model.unwrap(), options).unwrap();
-            served.push(Served::new(engine.handle(), file.generation().clone()));
+            let model = Served::new(engine.handle(), file.generation().clone());
+            if self.late {
+                slots.push(Slot::loading(name, *purpose));
+                late.push(model);
+            } else {
+                slots.push(Slot::loaded(model));
+            }
             engines.push(engine);
         }
         let options = ServerOptions {
@@ -108,11 +117,12 @@ impl Setup {
             limits: self.limits,
             drain: self.drain,
         };
-        let server = Server::bind(options, &ledger, account, served).unwrap();
+        let server = Server::bind(options, &ledger, account, slots.clone()).unwrap();
         Running {
             address: server.address(),
             stopper: server.stopper(),
             thread: std::thread::spawn(move || server.run().unwrap()),
+            late: slots.into_iter().zip(late).collect(),
             engines,
             ledger,
         }
@@ -124,6 +134,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) stopper: Stopper,
     pub(crate) thread: JoinHandle<()>,
+    /// Models that are still to be filled in, with their places.
+    pub(crate) late: Vec<(Slot, Served)>,
     pub(crate) engines: Vec<Engine>,
     pub(crate) ledger: Ledger,
 }
@@ -133,6 +145,7 @@ impl Running {
     pub(crate) fn stop(self) {
         self.stopper.stop();
         self.thread.join().unwrap();
+        drop(self.late);
         drop(self.engines);
         assert_eq!(
             self.ledger.granted(),

@@ -1,0 +1,107 @@
+//! Loading while the server already listens: on a thread of its own, one model after the other.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bursar_engine::{Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan};
+use bursar_memory::{Ledger, Reservation, counting};
+use bursar_server::{Served, Slot, Stopper};
+use bursar_workers::Workers;
+
+use super::Opened;
+use crate::failure::Failure;
+use crate::progress::{Progress, Unit};
+
+/// A model that fits, and its place in the server.
+pub(super) struct Planned {
+    pub(super) opened: Opened,
+    pub(super) plan: MemoryPlan,
+    /// All bytes of the plan but the process's own: nobody else gets them in the meantime.
+    pub(super) promise: Reservation,
+    pub(super) slot: Slot,
+}
+
+/// What loading needs beside the models.
+pub(super) struct Loader {
+    pub(super) ledger: Ledger,
+    pub(super) workers: Arc<Workers>,
+    pub(super) options: LoadOptions,
+    pub(super) engine: EngineOptions,
+    pub(super) progress: Progress,
+    pub(super) begun: Instant,
+    /// Where the server listens, for the word that is said at the end.
+    pub(super) address: std::net::SocketAddr,
+    /// Ends the server if a model cannot be loaded.
+    pub(super) stopper: Stopper,
+}
+
+impl Loader {
+    /// Loads on a thread of its own; it gives the engines, which live as long as they are held.
+    pub(super) fn start(
+        self,
+        models: Vec<Planned>,
+    ) -> std::io::Result<JoinHandle<Result<Vec<Engine>, Failure>>> {
+        std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(move || {
+                let loaded = self.load(models);
+                if loaded.is_err() {
+                    // Asked twice, a server ends without waiting for anybody.
+                    self.stopper.stop();
+                    self.stopper.stop();
+                }
+                loaded
+            })
+    }
+
+    fn load(&self, models: Vec<Planned>) -> Result<Vec<Engine>, Failure> {
+        let names: Vec<String> = models.iter().map(|m| m.opened.name.clone()).collect();
+        let mut engines = Vec::with_capacity(models.len());
+        for model in models {
+            engines.push(self.load_one(model)?);
+            counting::purge();
+        }
+        eprintln!(
+            "serving {} at http://{} after {:.1} s, {} of {} granted",
+            names.join(", "),
+            self.address,
+            self.begun.elapsed().as_secs_f64(),
+            self.ledger.granted(),
+            self.ledger.budget(),
+        );
+        Ok(engines)
+    }
+
+    fn load_one(&self, model: Planned) -> Result<Engine, Failure> {
+        let Planned {
+            opened,
+            plan,
+            promise,
+            slot,
+        } = model;
+        let total = opened.file.used_bytes();
+        let label = format!("loading {}", opened.name);
+        let mut meter = self.progress.meter(&label, Unit::Bytes, total);
+        // Taken again at once by those who will hold it: all of it before the first weight is read.
+        drop(promise);
+        let loaded = EngineModel::load(
+            &opened.name,
+            &opened.file,
+            opened.vocabulary,
+            plan,
+            &self.ledger,
+            self.options,
+            Arc::clone(&self.workers),
+            &mut |done| {
+                slot.progress(done, total);
+                meter.set(done, String::new);
+            },
+        )?;
+        meter.finish();
+        let engine = Engine::start(loaded, self.engine.clone())?;
+        let defaults = opened.file.generation().clone();
+        slot.fill(Served::new(engine.handle(), defaults));
+        Ok(engine)
+    }
+}
