@@ -16,6 +16,7 @@ const UNSAFE_ALLOWED: [&str; 9] = [
     "crates/kernels/src/mat.rs",
     "crates/memory/src/region.rs",
     "crates/memory/src/counting.rs",
+    "crates/memory/src/program.rs",
     // Programs of their own that compare allocators, which are unsafe by nature.
     "crates/memory/benches/allocators",
     "crates/workers/src",
