@@ -85,7 +85,8 @@ def main() -> None:
     for name, budget in EMBED:
         with tempfile.TemporaryDirectory() as folder:
             lines = Path(folder) / "lines.txt"
-            lines.write_text("\n".join(text(600) for _ in range(8)) + "\n")
+            # Longer than the longest that is embedded, so that batches are full.
+            lines.write_text("\n".join(text(3000) for _ in range(4)) + "\n")
             out = run(
                 args.bursar, "embed", model(name), str(lines), "--json", "--format", "npy",
                 "-o", str(Path(folder) / "out.npy"), "--memory", f"{budget}MiB",

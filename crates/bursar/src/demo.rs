@@ -27,6 +27,14 @@ pub(crate) enum Demo {
 }
 
 impl Demo {
+    /// What clients of a server call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Demo::Chat => "demo",
+            Demo::Embedding => "demo-embedding",
+        }
+    }
+
     fn preset(self) -> &'static str {
         match self {
             Demo::Chat => "tiny-qwen3:q8_0",

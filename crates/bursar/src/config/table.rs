@@ -70,7 +70,7 @@ pub(crate) static BATCH_TOKENS: Setting = Setting {
     flag: "batch-tokens",
     env: "BURSAR_BATCH_TOKENS",
     placeholder: "TOKENS",
-    default: Fallback::Derived("512, or the longest text to embed"),
+    default: Fallback::Derived("512; 256 to serve; the longest text to embed"),
     read: value::tokens,
     help: "Most tokens in one pass through the model; more is faster and takes more memory",
 };

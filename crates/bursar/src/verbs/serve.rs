@@ -36,6 +36,10 @@ use load::{Loader, Planned};
 
 /// Sequences at once where nobody says.
 const PARALLEL: usize = 4;
+/// Tokens of a step where nobody says: steps are kept to a tenth of a second, so that only a machine
+/// that reads prompts faster than 2,560 tokens/s could do with more, and twice as many would double the
+/// activations.
+const BATCH_TOKENS: usize = 256;
 /// Threads beside those that compute: the server's, the one that tokenizes long texts, and the one
 /// that loads.
 const THREADS_BESIDE: usize = 3;
@@ -244,19 +248,20 @@ fn open(
     settings: &Settings,
     shared: &Shared,
 ) -> Result<Vec<Opened>, Failure> {
-    let mut paths = Vec::new();
+    let mut named = Vec::new();
     for given in &arguments.models {
-        paths.push(model::find(given, settings, &shared.surroundings)?);
+        let path = model::find(given, settings, &shared.surroundings)?;
+        named.push((name_of(&path), path));
     }
-    if paths.is_empty() {
+    if named.is_empty() {
         for demo in [Demo::Chat, Demo::Embedding] {
-            paths.push(demo::path(demo, &shared.surroundings, shared.progress)?);
+            let path = demo::path(demo, &shared.surroundings, shared.progress)?;
+            named.push((demo.name().to_owned(), path));
         }
     }
-    let mut opened: Vec<Opened> = Vec::with_capacity(paths.len());
-    for path in &paths {
-        let name = name_of(path);
-        if let Some(other) = opened.iter().find(|other| other.name == name) {
+    let mut opened: Vec<Opened> = Vec::with_capacity(named.len());
+    for (name, path) in &named {
+        if let Some(other) = opened.iter().find(|other| other.name == *name) {
             let message = format!("two models would be called {}", other.name);
             return Err(Failure::usage(message).help("rename one of the files"));
         }
@@ -264,7 +269,7 @@ fn open(
         let vocabulary = Vocabulary::open(&file)?;
         let purpose = prepare::purpose(&file);
         opened.push(Opened {
-            name,
+            name: name.clone(),
             file,
             vocabulary,
             purpose,
@@ -295,7 +300,10 @@ fn plan(
         true => settings.parallel(),
         false => PARALLEL,
     };
-    let request = sizing::request(settings, model.purpose, parallel, budget);
+    let mut request = sizing::request(settings, model.purpose, parallel, budget);
+    if model.purpose == Purpose::Generate {
+        request.batch_tokens.get_or_insert(BATCH_TOKENS);
+    }
     let with = |request: &PlanRequest| {
         MemoryPlan::new(&model.file, &model.vocabulary, base, request, left)
     };

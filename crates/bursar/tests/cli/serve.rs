@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
+
 use crate::support::{Place, model};
 
 /// A server that is ended with its test.
@@ -109,14 +111,40 @@ fn a_server_answers_is_looked_into_and_ends_when_told() {
     assert_eq!(kv[0]["model"], "llama-f16");
     assert_eq!(kv[0]["blocks_used"], 0);
     let report = place.bursar(&format!("memory --json {at}")).ok().json();
-    let granted = report["granted_bytes"].as_u64().expect("a number");
-    assert!(granted <= 256 << 20);
+    holds_its_plan(&report);
 
     let (code, rest) = served.stop();
     assert_eq!((code, rest.as_str()), (Some(0), ""));
     place
         .bursar(&format!("ps {at}"))
         .refused(1, &["cannot ask the server", "bursar serve"]);
+}
+
+/// B1, B2, B5: what is resident is within the plan and close to what was granted, of which every byte
+/// has an owner.
+fn holds_its_plan(report: &Value) {
+    let bytes = |value: &Value| value.as_u64().expect("a number");
+    fn leaves(node: &Value) -> u64 {
+        match node["children"].as_array().expect("children").as_slice() {
+            [] => node["granted_bytes"].as_u64().expect("a number"),
+            children => children.iter().map(leaves).sum(),
+        }
+    }
+    let granted = bytes(&report["granted_bytes"]);
+    assert!(granted <= bytes(&report["budget_bytes"]));
+    assert_eq!(leaves(&report["tree"]), granted);
+    let models = report["models"].as_array().expect("models");
+    let children = report["tree"]["children"].as_array().expect("children");
+    let process = children.iter().find(|child| child["name"] == "process");
+    let plan = bytes(&process.expect("an account")["granted_bytes"])
+        + models
+            .iter()
+            .map(|model| bytes(&model["plan_bytes"]))
+            .sum::<u64>();
+    let peak = bytes(&report["rss_peak_bytes"]);
+    assert!(peak <= plan, "{peak} of {plan}: {report}");
+    let rss = bytes(&report["rss_bytes"]);
+    assert!(rss.abs_diff(granted) <= 32 << 20, "{rss} of {granted}");
 }
 
 #[test]
