@@ -159,7 +159,7 @@ impl<D: Decoder> Generation<D> {
     }
 
     /// Frees what cancelled requests hold.
-    fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         let (kv, cancelled) = (&mut self.kv, &mut self.totals.cancelled);
         self.running.retain_mut(|sequence| {
             let stays = !sequence.abandoned();

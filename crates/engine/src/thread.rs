@@ -23,6 +23,8 @@ pub(crate) enum Task {
 /// would fail by being dropped.
 trait Work {
     fn accept(&mut self, task: Task);
+    /// Frees what cancelled requests hold.
+    fn sweep(&mut self);
     fn step(&mut self);
     fn running(&self) -> usize;
     fn waiting(&self) -> usize;
@@ -38,6 +40,10 @@ impl Work for Generation<LoadedModel> {
         if let Task::Generate(arrival) = task {
             self.accept(arrival);
         }
+    }
+
+    fn sweep(&mut self) {
+        self.sweep();
     }
 
     fn step(&mut self) {
@@ -76,6 +82,10 @@ impl Work for Embedding {
         if let Task::Embed(arrival) = task {
             self.accept(arrival);
         }
+    }
+
+    fn sweep(&mut self) {
+        self.sweep();
     }
 
     fn step(&mut self) {
@@ -172,24 +182,39 @@ fn serve(mut work: impl Work, face: &Face) {
             work.accept(task);
         }
         let before = work.running() + work.waiting();
+        work.sweep();
+        if work.running() + work.waiting() < before {
+            // Who waits for the memory of the cancelled need not wait for a step.
+            publish(&work, face, &ends);
+        }
         work.step();
         let (running, waiting) = (work.running(), work.waiting());
         ends.observe(before - (running + waiting));
         measured.refresh(running + waiting == 0, || work.measure());
-        // Published before the inbox says that nothing is inside: who waits for that finds the end.
-        *lock(&face.published) = Published {
+        lock(&face.published).step = start.elapsed();
+        publish(&work, face, &ends);
+    }
+}
+
+/// Shows what there is now.
+fn publish(work: &impl Work, face: &Face, ends: &Ends) {
+    let (running, waiting) = (work.running(), work.waiting());
+    {
+        let mut published = lock(&face.published);
+        *published = Published {
             running,
             waiting,
             kv: work.kv(),
             totals: work.totals(),
             chunk_tokens: work.chunk_tokens(),
-            step: start.elapsed(),
+            step: published.step,
             progress: Instant::now(),
             alive: true,
             between_ends: ends.mean,
         };
-        face.inbox.settle(waiting, running);
     }
+    // Last: who waits for nobody to be inside finds the end of all.
+    face.inbox.settle(waiting, running);
 }
 
 /// When the resident bytes were last counted, and how long that took.

@@ -73,13 +73,18 @@ impl Embedding {
         self.pace.tokens()
     }
 
-    /// One batch. Does nothing if there is nothing to do.
-    pub(crate) fn step(&mut self) {
-        let start = Instant::now();
+    /// Lets go of what cancelled requests hold.
+    pub(crate) fn sweep(&mut self) {
         let before = self.requests.len();
         self.requests
             .retain(|texts| !texts.arrival.reply.abandoned());
         self.totals.cancelled += (before - self.requests.len()) as u64;
+    }
+
+    /// One batch. Does nothing if there is nothing to do.
+    pub(crate) fn step(&mut self) {
+        let start = Instant::now();
+        self.sweep();
         if self.requests.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, Response, header};
 use bursar_engine::{EngineError, Event, FinishReason, PromptLogprob, TokenStream, Usage};
 use futures_core::Stream;
 use serde_json::Value;
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 
 use crate::app::InFlight;
 use crate::charge::Charge;
@@ -220,13 +220,13 @@ impl Answers {
                 write_event(&mut opening, &value);
             }
         }
-        // The first tick is at once; it is taken together with the opening.
+        let first = Instant::now() + KEEP_ALIVE;
         let events = Events {
             answers: Some(self),
             shape,
             include_usage,
             opening,
-            keep_alive: tokio::time::interval(KEEP_ALIVE),
+            keep_alive: tokio::time::interval_at(first, KEEP_ALIVE),
             ended: Box::pin(ended.wait()),
         };
         let mut response = Response::new(Body::from_stream(events));
