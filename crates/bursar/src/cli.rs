@@ -34,6 +34,8 @@ pub(crate) enum Verb {
     Run(verbs::run::Arguments),
     /// Turn texts into vectors
     Embed(verbs::embed::Arguments),
+    /// Find what files hold by its meaning
+    Search(verbs::search::Arguments),
     /// Print the exact bytes a model would take, by part, and whether they fit
     Plan(verbs::plan::Arguments),
     /// Serve models over HTTP, as OpenAI's API has it

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bursar_engine::EngineError;
 use bursar_files::FileError;
+use bursar_search::SearchError;
 
 use crate::config::ConfigError;
 
@@ -78,6 +79,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, in words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Prints it to stderr and gives the exit code.
     pub(crate) fn print(&self) -> ExitCode {
         let code = match self.kind {
@@ -141,6 +147,16 @@ impl From<EngineError> for Failure {
             _ => Kind::Failed,
         };
         Failure::new(kind, with_causes(&error))
+    }
+}
+
+impl From<SearchError> for Failure {
+    fn from(error: SearchError) -> Failure {
+        let text = with_causes(&error);
+        match error.does_not_fit() {
+            true => Failure::does_not_fit(text).help("search fewer files, or give more --memory"),
+            false => Failure::failed(text),
+        }
     }
 }
 

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(arguments) => verbs::run::run(&arguments, &shared),
         Verb::Embed(arguments) => verbs::embed::run(&arguments, &shared),
+        Verb::Search(arguments) => verbs::search::run(&arguments, &shared),
         Verb::Plan(arguments) => verbs::plan::run(&arguments, &shared),
         Verb::Serve(arguments) => verbs::serve::run(&arguments, &shared),
         Verb::Ps(arguments) => verbs::ps::run(&arguments, &shared),

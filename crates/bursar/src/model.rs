@@ -1,11 +1,17 @@
-//! Which model is meant: a path, or a name in the models folder.
+//! Which model is meant: a path, or a name in the models folder; and what tells models apart.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bursar_files::ModelFile;
+
 use crate::config::{Settings, Surroundings};
 use crate::failure::Failure;
+
+/// Bytes read of each tensor. Checkpoints of one architecture differ in every tensor, so the
+/// beginning of each tells them apart without reading gigabytes.
+const DIGEST_TENSOR_BYTES: u64 = 4096;
 
 /// The file or folder of the model called `given`.
 pub(crate) fn find(
@@ -76,6 +82,21 @@ fn has_model_suffix(path: &Path) -> bool {
     [".gguf", ".safetensors", ".safetensors.index.json"]
         .iter()
         .any(|suffix| name.ends_with(suffix))
+}
+
+/// Tells models apart: equal digests make equal vectors and answers.
+pub(crate) fn digest(file: &ModelFile) -> Result<blake3::Hash, Failure> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{:?}", file.config()).as_bytes());
+    let mut buffer = Vec::new();
+    for (_, tensor) in file.used() {
+        hasher.update(format!("{} {}", tensor.name, tensor.shape()).as_bytes());
+        // At most DIGEST_TENSOR_BYTES, so it fits any usize.
+        buffer.resize(tensor.bytes.min(DIGEST_TENSOR_BYTES) as usize, 0);
+        file.read_at(tensor, 0, &mut buffer)?;
+        hasher.update(&buffer);
+    }
+    Ok(hasher.finalize())
 }
 
 /// The models in a folder, by the names under which [`lookup`] finds them.

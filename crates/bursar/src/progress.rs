@@ -30,6 +30,8 @@ pub(crate) enum Unit {
     Bytes,
     /// Texts of an input.
     Texts,
+    /// Files.
+    Files,
 }
 
 impl Progress {
@@ -115,7 +117,7 @@ impl Meter {
     fn count(&self, count: u64) -> String {
         match self.unit {
             Unit::Bytes => Bytes(count).to_string(),
-            Unit::Texts => count.to_string(),
+            Unit::Texts | Unit::Files => count.to_string(),
         }
     }
 
@@ -127,6 +129,7 @@ impl Meter {
             // Saturates: a rate is no exact count.
             Unit::Bytes => format!("{}/s", Bytes(rate as u64)),
             Unit::Texts => format!("{rate:.1} texts/s"),
+            Unit::Files => format!("{rate:.0} files/s"),
         }];
         if !note.is_empty() {
             parts.push(note.to_owned());
@@ -141,10 +144,10 @@ impl Meter {
         let of = self
             .total
             .map_or(String::new(), |total| format!(" of {}", self.count(total)));
-        let unit = if self.unit == Unit::Texts {
-            " texts"
-        } else {
-            ""
+        let unit = match self.unit {
+            Unit::Bytes => "",
+            Unit::Texts => " texts",
+            Unit::Files => " files",
         };
         format!("{done}{of}{unit} ({})", parts.join(", "))
     }

@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod synth;

@@ -7,6 +7,7 @@ mod embed;
 mod errors;
 mod plan;
 mod run;
+mod search;
 mod serve;
 mod show;
 mod support;

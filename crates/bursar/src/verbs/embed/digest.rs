@@ -6,12 +6,10 @@ use super::input::Census;
 use super::rows::Format;
 use super::sink::State;
 use crate::failure::Failure;
+use crate::model;
 
 /// Raise it when rows would come out differently for the same digests.
 const VERSION: u32 = 1;
-/// Bytes read of each tensor. Checkpoints of one architecture differ in every tensor, so the
-/// beginning of each tells them apart without reading gigabytes.
-const TENSOR_BYTES: u64 = 4096;
 
 /// Everything besides model and texts.
 pub(super) struct Decides<'a> {
@@ -43,22 +41,8 @@ pub(super) fn state(
     let options = format!("{dimensions} {context} {normalize} {format:?} {prefix}");
     Ok(State {
         version: VERSION,
-        model: model(file)?,
+        model: model::digest(file)?.to_hex().to_string(),
         input: census.digest.to_hex().to_string(),
         options: blake3::hash(options.as_bytes()).to_hex().to_string(),
     })
-}
-
-fn model(file: &ModelFile) -> Result<String, Failure> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{:?}", file.config()).as_bytes());
-    let mut buffer = Vec::new();
-    for (_, tensor) in file.used() {
-        hasher.update(format!("{} {}", tensor.name, tensor.shape()).as_bytes());
-        // At most TENSOR_BYTES, so it fits any usize.
-        buffer.resize(tensor.bytes.min(TENSOR_BYTES) as usize, 0);
-        file.read_at(tensor, 0, &mut buffer)?;
-        hasher.update(&buffer);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
