@@ -44,7 +44,7 @@ def client(server: Server, model: str, seed: int, count: int, ended) -> None:
 
 def svg(points: list[tuple[int, float]], base: int) -> str:
     """RSS less granted over the requests that have ended, in MiB, and the band that is allowed."""
-    width, height, left, right, top, bottom = 720, 300, 64, 16, 28, 44
+    width, height, left, right, top, bottom = 720, 300, 64, 32, 28, 44
     last = points[-1][0]
     start = next(y for x, y in points if x >= base)
     low = min(min(y for _, y in points), start) - 2

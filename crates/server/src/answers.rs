@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::time::{Instant, Interval};
 
 use crate::app::InFlight;
+use crate::body;
 use crate::charge::Charge;
 use crate::error::ApiError;
 use crate::phase::Ended;
@@ -90,7 +91,7 @@ pub(crate) struct Answers {
     usage: Usage,
     /// Body and answers; goes back when the last byte has been handed over.
     charge: Charge,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl Answers {
@@ -107,7 +108,7 @@ impl Answers {
             n,
             usage: Usage::default(),
             charge,
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 
@@ -181,12 +182,12 @@ impl Answers {
         Ok(piece)
     }
 
-    /// All answers in one body.
+    /// All answers in one body, which holds what it takes until it has been handed over.
     pub(crate) async fn collect(
         mut self,
         mut shape: impl Shape,
         ended: Ended,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Response<Body>, ApiError> {
         let mut answers = vec![Piece::default(); self.streams.len()];
         let tells = shape.tells_tokens();
         let gather = async {
@@ -204,7 +205,8 @@ impl Answers {
             done = gather => done?,
             () = ended.wait() => return Err(ApiError::cut_off()),
         }
-        Ok(shape.whole(answers, self.usage))
+        let text = shape.whole(answers, self.usage).to_string();
+        Ok(body::json(text, (self.charge, self.in_flight)))
     }
 
     /// Every part as an event, as soon as there is one.

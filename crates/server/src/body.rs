@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, Response, header};
 use futures_core::Stream;
 use serde_json::Value;
 
@@ -91,20 +91,25 @@ fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// A body that holds its charge until it has been handed over.
-pub(crate) fn charged(text: String, charge: Charge) -> Body {
-    Body::from_stream(Charged {
+/// A JSON answer that holds its charge, and whatever else, until it has been handed over.
+pub(crate) fn json(text: String, held: impl Send + Unpin + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::from_stream(Holding {
         text: Some(Bytes::from(text)),
-        _charge: charge,
-    })
+        _held: held,
+    }));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
 }
 
-struct Charged {
+struct Holding<H> {
     text: Option<Bytes>,
-    _charge: Charge,
+    _held: H,
 }
 
-impl Stream for Charged {
+impl<H: Unpin> Stream for Holding<H> {
     type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -194,12 +194,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         .start(planned)
         .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|e| failure(&e))?;
-    match loading.is_finished() {
-        // Its engines end here, one after another.
-        true => loading.join().map_or(Ok(()), |loaded| loaded.map(drop)),
-        // Told to stop before all was loaded; nothing waits for the rest.
-        false => Ok(()),
-    }
+    loading.end()
 }
 
 /// Who may ask; `None` if all may.

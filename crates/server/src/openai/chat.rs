@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use bursar_engine::{FinishReason, Usage, Vocabulary};
 use bursar_tokenizer::Special;
 use bursar_tokenizer::chat::{ChatError, ChatInput};
@@ -13,7 +13,7 @@ use super::logprobs;
 use super::params::{Params, TOP_LOGPROBS_MAX, max_tokens};
 use crate::answers::{Answers, Piece, Shape};
 use crate::app::{App, Received};
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 use crate::fields::{Fields, quoted, wrong};
 use crate::generation::{Prompt, submit, usage_value};
 use crate::served::{Served, now};
@@ -67,8 +67,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     if params.stream {
         return Ok(answers.stream(shape, params.include_usage, ended));
     }
-    let value = answers.collect(shape, ended).await?;
-    Ok(json_response(StatusCode::OK, &value))
+    answers.collect(shape, ended).await
 }
 
 /// `min_tokens` that the answer has no room for would be broken silently.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use bursar_engine::{FinishReason, Usage, Vocabulary};
 use bursar_tokenizer::{Detokenizer, Special};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use super::logprobs::Columns;
 use super::params::{Params, TOP_LOGPROBS_MAX, max_tokens};
 use crate::answers::{Answers, Piece, Shape, Told};
 use crate::app::{App, Received};
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::generation::{Prompt, submit, usage_value};
 use crate::served::now;
@@ -123,8 +123,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     if params.stream {
         return Ok(answers.stream(shape, params.include_usage, ended));
     }
-    let value = answers.collect(shape, ended).await?;
-    Ok(json_response(StatusCode::OK, &value))
+    answers.collect(shape, ended).await
 }
 
 fn encode(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {

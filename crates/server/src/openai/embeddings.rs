@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
+use axum::http::Response;
 use bursar_engine::{EmbedEvent, EmbedOptions, EmbedRequest, EngineError, Usage};
 use serde_json::Value;
 
@@ -36,7 +36,6 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         in_flight,
         ..
     } = received;
-    let _in_flight = in_flight;
     let fields = Fields::root(&value)?;
     let served = app.model(&fields)?;
     let encoder = served.embeds()?;
@@ -142,12 +141,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     }
     let body = body(served.id(), &vectors, encoding, usage, count * item + 256);
     // What waits to be sent is held until it is: the body carries the charge with it.
-    let mut response = Response::new(crate::body::charged(body, charge));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    Ok(response)
+    Ok(crate::body::json(body, (charge, in_flight)))
 }
 
 /// The answer, written by hand: as a tree of values it would take ten times its size.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::Response;
 use bursar_tokenizer::Special;
 use serde_json::{Value, json};
 
 use super::{chat, logprobs};
 use crate::app::{App, Received};
-use crate::background;
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 use crate::fields::{Fields, token_ids};
+use crate::{background, body};
 
 /// The tokens of a text or a conversation.
 pub(crate) async fn tokenize(
@@ -53,7 +53,7 @@ pub(crate) async fn tokenize(
         "tokens": tokens,
         "token_strs": spelled,
     });
-    Ok(json_response(StatusCode::OK, &answer))
+    Ok(body::json(answer.to_string(), charge))
 }
 
 /// The text of tokens, special ones included.
@@ -61,12 +61,17 @@ pub(crate) async fn detokenize(
     app: Arc<App>,
     received: Received,
 ) -> Result<Response<Body>, ApiError> {
-    let Received { value, .. } = received;
+    let Received {
+        value, mut charge, ..
+    } = received;
     let fields = Fields::root(&value)?;
     let served = app.model_or_only(&fields)?;
     fields.required("tokens")?;
     let list = fields.list("tokens")?.unwrap_or_default();
     let tokens = token_ids(list, "tokens", served.engine.vocab())?;
     let text = served.vocabulary().tokenizer().decode(&tokens, false);
-    Ok(json_response(StatusCode::OK, &json!({ "prompt": text })))
+    // The text, and as it is written into the body.
+    charge.add(text.len().saturating_mul(3))?;
+    let answer = json!({ "prompt": text });
+    Ok(body::json(answer.to_string(), charge))
 }

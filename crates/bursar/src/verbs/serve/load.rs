@@ -1,6 +1,7 @@
 //! Loading while the server already listens: on a thread of its own, one model after the other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -36,23 +37,46 @@ pub(super) struct Loader {
     pub(super) stopper: Stopper,
 }
 
+/// Models that are being loaded, or have been; their engines live as long as this.
+pub(super) struct Loading {
+    thread: JoinHandle<Result<Vec<Engine>, Failure>>,
+    /// Set before the server can have been told of a failure.
+    ended: Arc<AtomicBool>,
+}
+
+impl Loading {
+    /// Ends the engines, one after another. What is still being loaded is left to the end of the
+    /// process: nobody waits for it.
+    ///
+    /// # Errors
+    /// If a model could not be loaded.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        match self.ended.load(Ordering::Acquire) {
+            // A panic of the thread has been reported where it happened.
+            true => self.thread.join().map_or(Ok(()), |loaded| loaded.map(drop)),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Loader {
-    /// Loads on a thread of its own; it gives the engines, which live as long as they are held.
-    pub(super) fn start(
-        self,
-        models: Vec<Planned>,
-    ) -> std::io::Result<JoinHandle<Result<Vec<Engine>, Failure>>> {
-        std::thread::Builder::new()
+    /// Loads on a thread of its own.
+    pub(super) fn start(self, models: Vec<Planned>) -> std::io::Result<Loading> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&ended);
+        let thread = std::thread::Builder::new()
             .name("load".to_owned())
             .spawn(move || {
                 let loaded = self.load(models);
+                tell.store(true, Ordering::Release);
                 if loaded.is_err() {
                     // Asked twice, a server ends without waiting for anybody.
                     self.stopper.stop();
                     self.stopper.stop();
                 }
                 loaded
-            })
+            })?;
+        Ok(Loading { thread, ended })
     }
 
     fn load(&self, models: Vec<Planned>) -> Result<Vec<Engine>, Failure> {
