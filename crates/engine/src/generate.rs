@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
-use bursar_kv::{BlockTable, KvCache};
+use bursar_kv::{BlockTable, KvCache, KvOptions};
 use bursar_memory::{Bytes, Ledger, Lifetime, Reservation};
 use bursar_model::{ForwardBatch, Model, Purpose, SequenceRows};
 use bursar_workers::Workers;
@@ -100,7 +100,7 @@ impl Generator {
             got: format!("{:?}", plan.request().purpose),
             want: format!("{:?}, to generate text", Purpose::Generate),
         })?;
-        let kv = KvCache::new(kv_plan, &account.child("kv", Lifetime::Episodic))?;
+        let kv = KvCache::new(kv_plan, &account, KvOptions::default())?;
         let workers = start_workers(&plan)?;
         let model = Model::load(
             file,

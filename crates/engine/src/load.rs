@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bursar_files::{ModelConfig, ModelFile};
-use bursar_kv::KvCache;
+use bursar_kv::{KvCache, KvOptions};
 use bursar_memory::{Account, Bytes, Ledger, Lifetime, Refusal, Reservation};
 use bursar_model::{Model, Purpose};
 use bursar_workers::Workers;
@@ -73,7 +73,7 @@ impl EngineModel {
                 let sampling = account
                     .child("sampling", Lifetime::Procedural)
                     .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
-                let kv = KvCache::new(kv, &account.child("kv", Lifetime::Episodic))?;
+                let kv = KvCache::new(kv, &account, KvOptions::default())?;
                 Some((kv, sampling))
             }
             None => None,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use bursar_files::ModelFile;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
 use bursar_kernels::mat::MatRef;
-use bursar_kv::{KvCache, KvPlan};
+use bursar_kv::{KvCache, KvOptions, KvPlan};
 use bursar_memory::{Bytes, Ledger};
 use bursar_model::ForwardBatch;
 
@@ -222,7 +222,7 @@ impl Simulation {
         let blocks = random.range(3, 24);
         let plan = KvPlan::for_context(layout, blocks * BLOCK_TOKENS, 1).expect("a plan");
         let ledger = Ledger::new(Bytes(1 << 24));
-        let kv = KvCache::new(plan, &ledger.root()).expect("fits");
+        let kv = KvCache::new(plan, &ledger.root(), KvOptions::default()).expect("fits");
         let vocab = vocabulary.len();
         let rules = Rules {
             batch_tokens: [1, 5, 16, 32, 64][random.below(5)],

@@ -222,7 +222,7 @@ impl<D: Decoder> Generation<D> {
             block_tokens: report.block_tokens,
             admission: self.admission,
         };
-        let free = report.blocks_total - report.blocks_used;
+        let free = self.kv.available();
         decide(running, waiting, free, &limits, &mut self.decision);
     }
 

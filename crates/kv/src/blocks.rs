@@ -1,294 +1,571 @@
-//! The books of the blocks: which are free, and how many hold each of the others.
+//! The books of the blocks: what each is, who holds it, and in which order they are taken.
 //!
-//! One owner, plain data. Free blocks form a doubly-linked list through one array, so that taking
-//! one, returning one and taking a particular one out of the middle are all O(1).
+//! One owner, plain data; no memory is touched here. A block is in exactly one state:
 //!
-//! Invariants (tested against a naive oracle): a block is either in the free list, once, or held with
-//! a count of at least one; free + held = all; reserved <= free.
+//! ```text
+//!            commit                 take                   release, without a key
+//!  Vacant ──────────► Free ────────────────────► Used ───────────────────────────► Free
+//!     ▲                │  ▲                       ▲ │
+//!     └── vacate ──────┘  │ unkey            hold │ │ release, with a key
+//!                         └────── Cached ◄────────┴─┘
+//! ```
+//!
+//! - *Vacant*: its slab is not committed.
+//! - *Free*: in the list of its slab. Slabs are drawn from lowest first, so that the highest drain.
+//! - *Cached*: nobody holds it, but what it stores is known by a key; in the list of cached blocks,
+//!   least recently used first.
+//! - *Used*: held by at least one.
+//!
+//! Lists are doubly linked through one array, so that taking one, returning one and taking a
+//! particular one out of the middle are O(1).
 
-use crate::KvError;
+use crate::bits::Bits;
+use crate::histogram::Histogram;
+use crate::list::{Link, Links, List, NONE};
+use crate::slabs::Slabs;
 
 /// A block, by its place in the slab space.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockId(pub u32);
+pub type BlockId = u32;
 
-/// No block: the end of the list.
-const NONE: u32 = u32::MAX;
+/// What a block is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its slab is not committed.
+    Vacant,
+    /// To be taken.
+    Free,
+    /// Held by nobody, and kept for what it stores.
+    Cached,
+    /// Held.
+    Used,
+}
 
 #[derive(Copy, Clone, Debug)]
 struct Entry {
-    /// Neighbours in the free list; meaningless while held.
-    previous: u32,
-    next: u32,
-    /// How many hold it; zero while free.
+    link: Link,
+    /// How many hold it.
     references: u32,
+    state: State,
+    /// The index knows what it stores.
+    keyed: bool,
+    /// When it was taken.
+    taken_ms: u64,
+    /// When it was last taken, held or let go.
+    touched_ms: u64,
 }
 
-/// Free list and reference counts.
+impl Links for Box<[Entry]> {
+    fn link(&self, node: u32) -> Link {
+        self[node as usize].link
+    }
+    fn link_mut(&mut self, node: u32) -> &mut Link {
+        &mut self[node as usize].link
+    }
+}
+
+/// Counts since the start.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockStats {
+    /// Times that a block came into use: taken, or held again while cached.
+    pub allocations: u64,
+    /// Times that the last holder of a block let go of it.
+    pub deallocations: u64,
+    /// The most blocks in use at once.
+    pub peak: usize,
+    /// Time from a block's taking to the end of what it stored.
+    pub age: Histogram,
+    /// Time from the last use of a block to the end of what it stored.
+    pub idle: Histogram,
+    /// Time between two uses of what a block stored; 0 where it was in use all the while.
+    pub reuse_gap: Histogram,
+}
+
+/// States, lists, reference counts and slabs.
 #[derive(Debug)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     entries: Box<[Entry]>,
-    first: u32,
-    last: u32,
+    pub(crate) slabs: Slabs,
+    /// Free and vacant blocks: where runs of neighbours are found.
+    takeable: Bits,
+    /// Least recently used first.
+    cached: List,
     free: usize,
+    vacant: usize,
     reserved: usize,
+    /// The sum of all references.
+    logical: usize,
+    /// Blocks with more than one reference.
+    shared: usize,
+    now_ms: u64,
+    pub(crate) stats: BlockStats,
 }
 
 impl Blocks {
-    /// Bytes of the books for each block.
-    pub const BYTES_PER_BLOCK: usize = size_of::<Entry>();
-
-    /// `count` free blocks, taken in ascending order at first.
+    /// `count` vacant blocks.
     ///
     /// # Panics
     /// When `count` is `u32::MAX`, which no plan allows.
-    pub fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32, per_slab: u32) -> Self {
         assert!(count < NONE, "{count} blocks");
-        let entry = |i: u32| Entry {
-            previous: i.checked_sub(1).unwrap_or(NONE),
-            next: if i + 1 < count { i + 1 } else { NONE },
+        let entry = Entry {
+            link: Link::ALONE,
             references: 0,
+            state: State::Vacant,
+            keyed: false,
+            taken_ms: 0,
+            touched_ms: 0,
         };
+        let mut takeable = Bits::new(count);
+        (0..count).for_each(|block| takeable.insert(block));
         Self {
-            entries: (0..count).map(entry).collect(),
-            first: if count > 0 { 0 } else { NONE },
-            last: count.checked_sub(1).unwrap_or(NONE),
-            free: count as usize,
+            entries: vec![entry; count as usize].into(),
+            slabs: Slabs::new(count, per_slab),
+            takeable,
+            cached: List::EMPTY,
+            free: 0,
+            vacant: count as usize,
             reserved: 0,
+            logical: 0,
+            shared: 0,
+            now_ms: 0,
+            stats: BlockStats::default(),
         }
     }
 
-    /// Blocks in all.
-    pub fn total(&self) -> usize {
+    /// Bytes on the heap.
+    pub(crate) const fn bytes(count: u32, per_slab: u32) -> usize {
+        count as usize * size_of::<Entry>() + Bits::bytes(count) + Slabs::bytes(count, per_slab)
+    }
+
+    pub(crate) fn total(&self) -> usize {
         self.entries.len()
     }
 
-    /// Blocks that nobody holds.
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free
     }
 
-    /// Blocks that somebody holds.
-    pub fn used(&self) -> usize {
-        self.total() - self.free
+    pub(crate) fn cached(&self) -> usize {
+        self.cached.len as usize
     }
 
-    /// Free blocks that are not promised.
-    pub fn available(&self) -> usize {
-        self.free - self.reserved
+    pub(crate) fn vacant(&self) -> usize {
+        self.vacant
     }
 
-    /// Promises `count` blocks: as many [`Blocks::acquire`]s will then succeed.
-    ///
-    /// # Errors
-    /// When so many are not available; nothing is promised then.
-    pub fn reserve(&mut self, count: usize) -> Result<(), KvError> {
-        if count > self.available() {
-            let (free, total) = (self.available(), self.total());
-            return Err(KvError::Exhausted {
-                asked: count,
-                free,
-                total,
-            });
+    pub(crate) fn used(&self) -> usize {
+        self.total() - self.free - self.cached() - self.vacant
+    }
+
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// The sum of all references.
+    pub(crate) fn logical(&self) -> usize {
+        self.logical
+    }
+
+    /// Blocks with more than one reference.
+    pub(crate) fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// Blocks that can be taken and are not promised, if every vacant slab can be committed.
+    pub(crate) fn available(&self) -> usize {
+        self.free + self.cached() + self.vacant - self.reserved
+    }
+
+    pub(crate) fn state(&self, block: BlockId) -> State {
+        self.entries[block as usize].state
+    }
+
+    pub(crate) fn references(&self, block: BlockId) -> u32 {
+        self.entries[block as usize].references
+    }
+
+    pub(crate) fn is_keyed(&self, block: BlockId) -> bool {
+        self.entries[block as usize].keyed
+    }
+
+    /// What time it is.
+    pub(crate) fn tick(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// The slab to commit next.
+    pub(crate) fn vacant_slab(&self) -> Option<u32> {
+        self.slabs.vacant.first()
+    }
+
+    /// A slab has memory now: its blocks are free.
+    pub(crate) fn commit(&mut self, slab: u32) {
+        let mut free = List::EMPTY;
+        for block in self.slabs.blocks(slab) {
+            debug_assert_eq!(self.state(block), State::Vacant);
+            self.entries[block as usize].state = State::Free;
+            free.push_back(&mut self.entries, block);
         }
-        self.reserved += count;
-        Ok(())
+        self.vacant -= free.len as usize;
+        self.free += free.len as usize;
+        let record = self.slabs.get_mut(slab);
+        assert!(!record.committed, "slab {slab} is committed already");
+        record.free = free;
+        record.committed = true;
+        self.slabs.committed += 1;
+        self.slabs.vacant.remove(slab);
+        self.slabs.open.insert(slab);
+    }
+
+    /// A slab has no memory any more.
+    ///
+    /// # Panics
+    /// When it is not committed, or one of its blocks is not free.
+    pub(crate) fn vacate(&mut self, slab: u32) {
+        assert!(self.slabs.is_idle(slab), "slab {slab} is not idle");
+        for block in self.slabs.blocks(slab) {
+            self.entries[block as usize].state = State::Vacant;
+        }
+        let record = self.slabs.get_mut(slab);
+        let count = record.free.len as usize;
+        record.free = List::EMPTY;
+        record.committed = false;
+        self.free -= count;
+        self.vacant += count;
+        self.slabs.committed -= 1;
+        self.slabs.open.remove(slab);
+        self.slabs.vacant.insert(slab);
+    }
+
+    /// Promises `count` more of the free and cached blocks, or none of them.
+    pub(crate) fn reserve(&mut self, count: usize) -> bool {
+        let fits = count <= self.free + self.cached() - self.reserved;
+        self.reserved += if fits { count } else { 0 };
+        fits
+    }
+
+    /// Whether a cached block may be held without breaking a promise.
+    pub(crate) fn spares_cached(&self) -> bool {
+        self.free + self.cached() > self.reserved
     }
 
     /// Takes back a promise of `count` blocks.
     ///
     /// # Panics
     /// When so many are not promised.
-    pub fn unreserve(&mut self, count: usize) {
+    pub(crate) fn unreserve(&mut self, count: usize) {
+        let reserved = self.reserved;
         assert!(
-            count <= self.reserved,
-            "{count} of {} promises taken back",
-            self.reserved
+            count <= reserved,
+            "{count} of {reserved} promises taken back"
         );
         self.reserved -= count;
     }
 
-    /// Takes a promised block, held once.
-    ///
-    /// # Panics
-    /// When none is promised.
-    pub fn acquire(&mut self) -> BlockId {
-        assert!(self.reserved > 0, "a block acquired without a promise");
-        self.reserved -= 1;
-        let block = self.first;
-        self.unlink(block);
-        self.entries[block as usize].references = 1;
-        BlockId(block)
+    /// Takes a free block of the lowest slab that has one, held once.
+    pub(crate) fn take_free(&mut self) -> Option<BlockId> {
+        let slab = self.slabs.open.first()?;
+        let block = self.slabs.get(slab).free.first;
+        self.unlink_free(block, block, 1);
+        self.begin(block);
+        self.count_taken(1);
+        Some(block)
     }
 
-    /// Holds a held block once more.
+    /// The least first of `count` blocks, free or vacant, that are neighbours between two multiples of
+    /// `edge`.
+    pub(crate) fn find_run(&self, count: u32, edge: u32) -> Option<BlockId> {
+        self.takeable.find_run(count, edge)
+    }
+
+    /// Takes a run of free blocks, each held once.
     ///
     /// # Panics
-    /// When it is free, or the count would overflow.
-    pub fn share(&mut self, BlockId(block): BlockId) {
+    /// When one of them is not free.
+    pub(crate) fn take_run(&mut self, first: BlockId, count: u32) {
+        let end = first + count;
+        let mut at = first;
+        while at < end {
+            // Pieces that follow one another in the list of their slab, as freshly committed slabs and
+            // runs that were let go do, leave it as one.
+            let slab_end = self.slabs.blocks(self.slabs.of(at)).end.min(end);
+            let mut last = at;
+            self.begin(at);
+            while last + 1 < slab_end && self.entries[last as usize].link.next == last + 1 {
+                last += 1;
+                self.begin(last);
+            }
+            self.unlink_free(at, last, last - at + 1);
+            at = last + 1;
+        }
+        self.count_taken(count as usize);
+    }
+
+    /// The books of a block that is being taken.
+    fn begin(&mut self, block: BlockId) {
+        let now_ms = self.now_ms;
         let entry = &mut self.entries[block as usize];
-        assert!(entry.references > 0, "block {block} is free");
+        assert!(entry.state == State::Free, "block {block} is not free");
+        entry.state = State::Used;
+        entry.references = 1;
+        entry.taken_ms = now_ms;
+        entry.touched_ms = now_ms;
+    }
+
+    fn count_taken(&mut self, count: usize) {
+        self.logical += count;
+        self.stats.allocations += count as u64;
+        self.stats.peak = self.stats.peak.max(self.used());
+    }
+
+    /// Takes neighbours in the list of one slab out of it.
+    fn unlink_free(&mut self, first: BlockId, last: BlockId, count: u32) {
+        let slab = self.slabs.of(first);
+        let record = &mut self.slabs.slabs[slab as usize];
+        let entries = &mut self.entries;
+        record.free.remove_chain(entries, first, last, count);
+        record.used += count;
+        if record.free.len == 0 {
+            self.slabs.open.remove(slab);
+        }
+        self.takeable.remove_run(first, count);
+        self.free -= count as usize;
+    }
+
+    /// A block of which what it stored has come to its end.
+    fn link_free(&mut self, block: BlockId) {
+        let now_ms = self.now_ms;
+        let entry = &mut self.entries[block as usize];
+        entry.state = State::Free;
+        self.stats.age.observe(now_ms - entry.taken_ms);
+        self.stats.idle.observe(now_ms - entry.touched_ms);
+        self.return_free(block);
+    }
+
+    fn return_free(&mut self, block: BlockId) {
+        let slab = self.slabs.of(block);
+        let record = &mut self.slabs.slabs[slab as usize];
+        // To the front: what was used last is warm in the caches of the processor.
+        record.free.push_front(&mut self.entries, block);
+        if record.free.len == 1 {
+            self.slabs.open.insert(slab);
+        }
+        self.takeable.insert(block);
+        self.free += 1;
+    }
+
+    /// Holds a used block once more.
+    ///
+    /// # Panics
+    /// When it is not in use, or the count would overflow.
+    pub(crate) fn share(&mut self, block: BlockId) {
+        let entry = &mut self.entries[block as usize];
+        assert!(entry.state == State::Used, "block {block} is not in use");
         entry.references = entry
             .references
             .checked_add(1)
             .expect("fewer holders than u32::MAX");
+        self.shared += usize::from(entry.references == 2);
+        self.logical += 1;
     }
 
-    /// Lets go of a block once; the last holder frees it.
+    /// Holds a block for what it stores, used or cached, and notes that it has been of use again.
+    /// A cached one must not be promised to others.
     ///
     /// # Panics
-    /// When it is free already.
-    pub fn release(&mut self, BlockId(block): BlockId) {
+    /// When it is neither.
+    pub(crate) fn hold(&mut self, block: BlockId) {
+        let now_ms = self.now_ms;
+        if self.state(block) == State::Used {
+            self.share(block);
+            self.stats.reuse_gap.observe(0);
+        } else {
+            assert!(
+                self.state(block) == State::Cached,
+                "block {block} is not cached"
+            );
+            self.cached.remove(&mut self.entries, block);
+            let slab = self.slabs.of(block);
+            let record = self.slabs.get_mut(slab);
+            record.cached -= 1;
+            record.used += 1;
+            let entry = &mut self.entries[block as usize];
+            entry.state = State::Used;
+            entry.references = 1;
+            self.stats.reuse_gap.observe(now_ms - entry.touched_ms);
+            self.count_taken(1);
+        }
+        self.entries[block as usize].touched_ms = now_ms;
+    }
+
+    /// Lets go of a block once. The last holder makes it cached, if it has a key, or free.
+    ///
+    /// # Panics
+    /// When nobody holds it.
+    pub(crate) fn release(&mut self, block: BlockId) {
+        let now_ms = self.now_ms;
         let entry = &mut self.entries[block as usize];
-        assert!(entry.references > 0, "block {block} is free already");
+        assert!(entry.references > 0, "block {block} is held by nobody");
         entry.references -= 1;
-        if entry.references == 0 {
-            self.link_first(block);
+        entry.touched_ms = now_ms;
+        self.logical -= 1;
+        self.shared -= usize::from(entry.references == 1);
+        if entry.references > 0 {
+            return;
+        }
+        self.stats.deallocations += 1;
+        let keyed = entry.keyed;
+        let slab = self.slabs.of(block);
+        self.slabs.get_mut(slab).used -= 1;
+        if keyed {
+            self.slabs.get_mut(slab).cached += 1;
+            self.entries[block as usize].state = State::Cached;
+            self.cached.push_back(&mut self.entries, block);
+        } else {
+            self.link_free(block);
         }
     }
 
-    /// How many hold a block.
-    pub fn references(&self, BlockId(block): BlockId) -> u32 {
-        self.entries[block as usize].references
-    }
-
-    /// Free blocks go to the front: what was used last is warm in the caches, and what was never
-    /// used stays untouched and costs no memory.
-    fn link_first(&mut self, block: u32) {
-        let next = self.first;
+    /// The index knows a used block now.
+    pub(crate) fn key(&mut self, block: BlockId) {
         let entry = &mut self.entries[block as usize];
-        entry.previous = NONE;
-        entry.next = next;
-        match next {
-            NONE => self.last = block,
-            _ => self.entries[next as usize].previous = block,
-        }
-        self.first = block;
-        self.free += 1;
+        assert!(entry.state == State::Used, "block {block} is not in use");
+        entry.keyed = true;
     }
 
-    fn unlink(&mut self, block: u32) {
-        let Entry { previous, next, .. } = self.entries[block as usize];
-        match previous {
-            NONE => self.first = next,
-            _ => self.entries[previous as usize].next = next,
+    /// The index forgets a block; a cached one becomes free.
+    pub(crate) fn unkey(&mut self, block: BlockId) {
+        let entry = &mut self.entries[block as usize];
+        entry.keyed = false;
+        if entry.state == State::Cached {
+            self.cached.remove(&mut self.entries, block);
+            let slab = self.slabs.of(block);
+            self.slabs.get_mut(slab).cached -= 1;
+            self.link_free(block);
         }
-        match next {
-            NONE => self.last = previous,
-            _ => self.entries[next as usize].previous = previous,
-        }
-        self.free -= 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Reserve(usize),
-        Unreserve,
-        Acquire,
-        Share(usize),
-        Release(usize),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            (0..5usize).prop_map(Step::Reserve),
-            Just(Step::Unreserve),
-            Just(Step::Acquire),
-            any::<usize>().prop_map(Step::Share),
-            any::<usize>().prop_map(Step::Release),
-        ];
-        proptest::collection::vec(step, 0..200)
+    /// A block taken for what is already known by a key becomes cached, as the least recently used.
+    pub(crate) fn shelve(&mut self, block: BlockId) {
+        self.key(block);
+        self.release(block);
+        self.cached.remove(&mut self.entries, block);
+        self.cached.push_front(&mut self.entries, block);
     }
 
-    /// The free list from both ends, each block once.
-    fn free_list(blocks: &Blocks) -> Vec<u32> {
-        let mut forward = Vec::new();
-        let mut at = blocks.first;
-        while at != NONE {
-            forward.push(at);
-            at = blocks.entries[at as usize].next;
-            assert!(forward.len() <= blocks.total(), "a cycle");
+    /// The least recently used cached block.
+    pub(crate) fn oldest_cached(&self) -> Option<BlockId> {
+        (self.cached.first != NONE).then_some(self.cached.first)
+    }
+
+    /// Cached blocks, most recently used first.
+    pub(crate) fn cached_newest_first(&self) -> impl Iterator<Item = BlockId> {
+        let known = |block: u32| (block != NONE).then_some(block);
+        std::iter::successors(known(self.cached.last), move |&block| {
+            known(self.entries[block as usize].link.previous)
+        })
+    }
+
+    /// All that a used or cached block is becomes a free one's, and the other way round. What holds
+    /// the one must be told of the other.
+    ///
+    /// # Panics
+    /// When `from` is neither, or `to` not free.
+    pub(crate) fn relocate(&mut self, from: BlockId, to: BlockId) {
+        let moved = self.entries[from as usize];
+        assert!(self.state(to) == State::Free, "block {to} is not free");
+        self.unlink_free(to, to, 1);
+        let cached = match moved.state {
+            State::Used => false,
+            State::Cached => true,
+            other => panic!("block {from} is {other:?}"),
+        };
+        if cached {
+            self.cached.replace(&mut self.entries, from, to);
+            let slab = self.slabs.of(to);
+            let record = self.slabs.get_mut(slab);
+            record.used -= 1;
+            record.cached += 1;
         }
-        let mut backward = Vec::new();
-        let mut at = blocks.last;
-        while at != NONE {
-            backward.push(at);
-            at = blocks.entries[at as usize].previous;
-            assert!(backward.len() <= blocks.total(), "a cycle");
+        let link = self.entries[to as usize].link;
+        self.entries[to as usize] = Entry { link, ..moved };
+        let slab = self.slabs.of(from);
+        let record = self.slabs.get_mut(slab);
+        match cached {
+            true => record.cached -= 1,
+            false => record.used -= 1,
         }
+        let entry = &mut self.entries[from as usize];
+        entry.state = State::Free;
+        entry.references = 0;
+        entry.keyed = false;
+        self.return_free(from);
+    }
+
+    /// Every invariant that the books keep among themselves.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let mut counts = [0usize; 4];
+        let mut logical = 0;
+        for (i, entry) in (0u32..).zip(&self.entries) {
+            counts[entry.state as usize] += 1;
+            logical += entry.references as usize;
+            assert_eq!(
+                entry.references > 0,
+                entry.state == State::Used,
+                "block {i}"
+            );
+            assert!(!entry.keyed || matches!(entry.state, State::Used | State::Cached));
+            assert!(entry.state != State::Cached || entry.keyed, "block {i}");
+            let takeable = matches!(entry.state, State::Free | State::Vacant);
+            assert_eq!(self.takeable.contains(i), takeable, "block {i}");
+        }
+        let own = [self.vacant, self.free, self.cached(), self.used()];
+        assert_eq!(counts, own);
+        assert_eq!((self.logical, self.total()), (logical, counts.iter().sum()));
+        let shared = self.entries.iter().filter(|e| e.references > 1).count();
+        assert_eq!(self.shared, shared);
+        self.check_list(&self.cached, State::Cached);
+        let mut committed = 0;
+        for slab in 0..self.slabs.count() {
+            let record = self.slabs.get(slab);
+            let count = |state| {
+                let mut blocks = self.slabs.blocks(slab);
+                let of = blocks.by_ref().filter(|&block| self.state(block) == state);
+                of.count() as u32
+            };
+            committed += u32::from(record.committed);
+            assert_eq!(record.committed, count(State::Vacant) == 0);
+            let counted = (count(State::Free), count(State::Cached), count(State::Used));
+            assert_eq!((record.free.len, record.cached, record.used), counted);
+            assert_eq!(self.slabs.vacant.contains(slab), !record.committed);
+            assert_eq!(self.slabs.open.contains(slab), record.free.len > 0);
+            let free = self.check_list(&record.free, State::Free);
+            assert!(free.iter().all(|&block| self.slabs.of(block) == slab));
+        }
+        assert_eq!(self.slabs.committed, committed);
+        let current = self.stats.allocations - self.stats.deallocations;
+        assert_eq!(current, self.used() as u64);
+        assert!(self.stats.peak >= self.used());
+        assert!(self.reserved <= self.free + self.cached());
+    }
+
+    /// A list from both ends, each block once.
+    #[cfg(test)]
+    fn check_list(&self, list: &List, state: State) -> Vec<u32> {
+        let walk = |from: u32, next: fn(Link) -> u32| -> Vec<u32> {
+            let known = |block: u32| (block != NONE).then_some(block);
+            let step = |&block: &u32| known(next(self.entries[block as usize].link));
+            std::iter::successors(known(from), step)
+                .take(self.total() + 1)
+                .collect()
+        };
+        let forward = walk(list.first, |link| link.next);
+        let mut backward = walk(list.last, |link| link.previous);
         backward.reverse();
         assert_eq!(forward, backward);
+        assert_eq!(forward.len(), list.len as usize);
+        assert!(forward.iter().all(|&block| self.state(block) == state));
         forward
-    }
-
-    proptest! {
-        /// R1: the books agree with a map of counts after every step.
-        #[test]
-        fn the_books_agree_with_a_naive_oracle(count in 0..20u32, steps in steps()) {
-            let mut blocks = Blocks::new(count);
-            let mut held: BTreeMap<BlockId, u32> = BTreeMap::new();
-            let mut reserved = 0usize;
-            for step in steps {
-                let free = count as usize - held.len();
-                let pick = |n: usize| held.keys().nth(n % held.len().max(1)).copied();
-                match step {
-                    Step::Reserve(n) => {
-                        let fits = n <= free - reserved;
-                        prop_assert_eq!(blocks.reserve(n).is_ok(), fits);
-                        reserved += if fits { n } else { 0 };
-                    }
-                    Step::Unreserve if reserved > 0 => {
-                        blocks.unreserve(1);
-                        reserved -= 1;
-                    }
-                    Step::Acquire if reserved > 0 => {
-                        let block = blocks.acquire();
-                        reserved -= 1;
-                        prop_assert!(held.insert(block, 1).is_none(), "{:?} was held", block);
-                    }
-                    Step::Share(n) => if let Some(block) = pick(n) {
-                        blocks.share(block);
-                        *held.get_mut(&block).expect("held") += 1;
-                    },
-                    Step::Release(n) => if let Some(block) = pick(n) {
-                        blocks.release(block);
-                        let references = held.get_mut(&block).expect("held");
-                        *references -= 1;
-                        if *references == 0 {
-                            held.remove(&block);
-                        }
-                    },
-                    Step::Unreserve | Step::Acquire => {}
-                }
-                let free: Vec<u32> = free_list(&blocks);
-                prop_assert_eq!(free.len(), blocks.free());
-                prop_assert_eq!(blocks.used(), held.len());
-                prop_assert_eq!(blocks.available() + reserved, free.len());
-                for block in (0..count).map(BlockId) {
-                    let want = held.get(&block).copied().unwrap_or(0);
-                    prop_assert_eq!(blocks.references(block), want);
-                    prop_assert_eq!(free.contains(&block.0), want == 0);
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "is free already")]
-    fn a_double_release_is_caught() {
-        let mut blocks = Blocks::new(2);
-        blocks.reserve(1).expect("one is free");
-        let block = blocks.acquire();
-        blocks.release(block);
-        blocks.release(block);
     }
 }

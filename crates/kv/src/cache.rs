@@ -1,92 +1,412 @@
-//! Blocks and the memory they stand for: one mapping, charged to an account, touched block by block.
+//! The owner of everything: blocks, the index of what they store, and the memory they stand for.
+//!
+//! Memory is charged slab by slab. The account that a cache opens has all of its bytes as a *floor*, so
+//! that what was planned is there when it is needed, and what is *granted* follows what is really in use.
+//! A slab that is refused all the same (by a test's faults) is a block that is not there now.
+//!
+//! Nothing is allocated after [`KvCache::new`], other than by tables that outgrow their capacity.
+
+use std::ops::Range;
 
 use bursar_kernels::kv_view::{KvLayout, KvView};
-use bursar_memory::{Account, Bytes, HugePages, Mapping, Reservation};
+use bursar_memory::region::HUGE_PAGE_LEN;
+use bursar_memory::{
+    Account, AccountOptions, Bytes, HugePages, Lifetime, Reservation, SparseMapping,
+};
 
 use crate::KvError;
-use crate::blocks::Blocks;
+use crate::blocks::{BlockId, Blocks, State};
+use crate::compact::{CompactionStats, Scratch};
 use crate::plan::KvPlan;
+use crate::prefix::{BlockKey, PrefixIndex};
+use crate::report::KvReport;
 use crate::table::BlockTable;
+
+/// How a cache works.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct KvOptions {
+    /// Blocks that have a key are kept when they are let go, and found again. Without, keys are
+    /// ignored.
+    pub prefix_cache: bool,
+}
+
+impl Default for KvOptions {
+    fn default() -> Self {
+        Self { prefix_cache: true }
+    }
+}
+
+/// What a search for keys finds.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Blocks with these keys, from the first on.
+    pub blocks: usize,
+    /// How many of them nobody holds: they count among those available until they are adopted.
+    pub cached: usize,
+}
+
+/// Counts of the cache's own.
+#[derive(Copy, Clone, Debug, Default)]
+struct Counts {
+    prefix_hit_tokens: u64,
+    evictions: u64,
+    deduplications: u64,
+    copies: u64,
+    refusals: u64,
+}
 
 /// The keys and values of all sequences of a model.
 #[derive(Debug)]
 pub struct KvCache {
-    plan: KvPlan,
-    blocks: Blocks,
-    memory: Mapping,
-    books: Reservation,
-    written_peak: usize,
-}
-
-/// What a cache holds.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct KvReport {
-    /// Blocks in all.
-    pub blocks_total: usize,
-    /// Blocks that sequences hold.
-    pub blocks_used: usize,
-    /// The most blocks that were ever held at once, which is how many have been written: free blocks
-    /// are taken most recently used first.
-    pub blocks_peak: usize,
-    /// Tokens of a block.
-    pub block_tokens: usize,
-    /// Bytes of a token's keys and values in all layers.
-    pub bytes_per_token: Bytes,
-    /// Bytes of the blocks that sequences hold.
-    pub bytes_used: Bytes,
-    /// Bytes of all blocks.
-    pub bytes_total: Bytes,
-    /// Bytes of the books.
-    pub bytes_books: Bytes,
+    pub(crate) plan: KvPlan,
+    options: KvOptions,
+    pub(crate) blocks: Blocks,
+    pub(crate) index: PrefixIndex,
+    pub(crate) scratch: Scratch,
+    pub(crate) compactions: CompactionStats,
+    counts: Counts,
+    pub(crate) memory: SparseMapping,
+    _books: Reservation,
 }
 
 impl KvCache {
-    /// Reserves the planned bytes from `account` and maps them. Memory is taken by the operating
-    /// system's account only as blocks are first written.
+    /// Opens an account `kv` below `parent` with the planned bytes as its floor, and takes address space
+    /// for them. The books are charged at once, slabs as they are needed.
     ///
     /// # Errors
     /// When the budget or the system refuses.
-    pub fn new(plan: KvPlan, account: &Account) -> Result<Self, KvError> {
+    pub fn new(plan: KvPlan, parent: &Account, options: KvOptions) -> Result<Self, KvError> {
+        let floor = AccountOptions::new(Lifetime::Episodic).floor(plan.bytes());
+        let account = parent.child_with("kv", floor)?;
         let books = account.reserve(plan.books_bytes())?;
-        let memory = account.reserve(plan.blocks_bytes())?;
+        let layout = plan.layout();
         // Attention reads a block in pieces of a few KiB, one per head: with small pages each is a TLB
-        // miss or two, a fifth of its time. All of the mapping is charged, so that a huge page that is
-        // touched early costs nothing that was not granted.
-        let memory = Mapping::new(memory, HugePages::Advise)?;
+        // miss or two, a fifth of its time. A slab of whole huge pages is charged whole, so that a huge
+        // page that is touched early costs nothing that was not granted.
+        let huge = match layout.slab_bytes().is_multiple_of(HUGE_PAGE_LEN) {
+            true => HugePages::Advise,
+            false => HugePages::Never,
+        };
+        let memory = SparseMapping::new(&account, plan.address_bytes(), huge)?;
         let blocks = u32::try_from(plan.blocks()).expect("a plan counts blocks in u32");
+        let per_slab = layout.blocks_per_slab();
         Ok(Self {
             plan,
-            blocks: Blocks::new(blocks),
+            options,
+            blocks: Blocks::new(blocks, per_slab),
+            index: PrefixIndex::new(blocks),
+            scratch: Scratch::new(blocks, per_slab),
+            compactions: CompactionStats::default(),
+            counts: Counts::default(),
             memory,
-            books,
-            written_peak: 0,
+            _books: books,
         })
     }
 
-    /// Where things lie within a block.
+    /// What it was made by.
+    pub fn plan(&self) -> &KvPlan {
+        &self.plan
+    }
+
+    /// Where things lie within a block, and blocks within slabs.
     pub fn layout(&self) -> &KvLayout {
         self.plan.layout()
     }
 
-    /// Makes room for `tokens` more tokens of a sequence, across block edges.
+    /// How it works.
+    pub fn options(&self) -> KvOptions {
+        self.options
+    }
+
+    /// The account that it is charged to.
+    pub fn account(&self) -> &Account {
+        self.memory.account()
+    }
+
+    /// What time it is, in ms from any start that stays the same: nothing here reads a clock. Time that
+    /// runs backwards stands still.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.blocks.tick(now_ms);
+    }
+
+    /// Blocks that can be taken: free, vacant and cached ones, less those promised.
+    pub fn available(&self) -> usize {
+        self.blocks.available()
+    }
+
+    /// What a block is.
+    pub fn state(&self, block: BlockId) -> State {
+        self.blocks.state(block)
+    }
+
+    /// How many hold a block.
+    pub fn references(&self, block: BlockId) -> u32 {
+        self.blocks.references(block)
+    }
+
+    /// Promises `count` blocks: as many [`KvCache::acquire`]s will then succeed. Commits the slabs
+    /// that they need.
     ///
     /// # Errors
-    /// When there are not enough free blocks; the table is as it was then.
+    /// When so many are not available; nothing is promised then.
+    pub fn reserve(&mut self, count: usize) -> Result<(), KvError> {
+        if count <= self.blocks.available() {
+            self.provide(count);
+            if self.blocks.reserve(count) {
+                return Ok(());
+            }
+        }
+        Err(KvError::Exhausted {
+            asked: count,
+            free: self.blocks.available(),
+            total: self.blocks.total(),
+        })
+    }
+
+    /// Takes back a promise of `count` blocks.
+    ///
+    /// # Panics
+    /// When so many are not promised.
+    pub fn unreserve(&mut self, count: usize) {
+        self.blocks.unreserve(count);
+    }
+
+    /// Takes a promised block, held once: a free one, else the least recently used cached one. What it
+    /// stores is undefined.
+    ///
+    /// # Panics
+    /// When none is promised.
+    pub fn acquire(&mut self) -> BlockId {
+        self.blocks.unreserve(1);
+        if let Some(block) = self.blocks.take_free() {
+            return block;
+        }
+        self.drop_cached(1);
+        self.blocks.take_free().expect("promised blocks are there")
+    }
+
+    /// Takes one block, held once.
+    ///
+    /// # Errors
+    /// When none is available.
+    pub fn allocate(&mut self) -> Result<BlockId, KvError> {
+        self.reserve(1)?;
+        Ok(self.acquire())
+    }
+
+    /// Holds a block in use once more.
+    ///
+    /// # Panics
+    /// When it is not in use.
+    pub fn share(&mut self, block: BlockId) {
+        self.blocks.share(block);
+    }
+
+    /// Lets go of a block once. When the last holder does, it is cached if it has a key, else free.
+    ///
+    /// # Panics
+    /// When nobody holds it.
+    pub fn release(&mut self, block: BlockId) {
+        self.blocks.release(block);
+    }
+
+    /// Makes room for `tokens` more tokens of a sequence, across block edges. If its last block is
+    /// partly filled and shared, the sequence gets a copy of its own first.
+    ///
+    /// # Errors
+    /// When there are not enough blocks; the table is as it was then.
     pub fn append(&mut self, table: &mut BlockTable, tokens: usize) -> Result<(), KvError> {
-        let more = table.blocks_for(tokens, self.plan.layout().block_tokens());
-        self.blocks.reserve(more)?;
-        for _ in 0..more {
-            table.push(self.blocks.acquire());
+        let more = self.blocks_to_append(table, tokens);
+        self.reserve(more)?;
+        let fresh = more - self.own_partial(table, tokens);
+        for _ in 0..fresh {
+            let block = self.acquire();
+            table.push(block);
         }
         table.grow(tokens);
-        self.written_peak = self.written_peak.max(self.blocks.used());
         Ok(())
     }
 
-    /// Lets go of all of a sequence's blocks.
+    /// Blocks that appending `tokens` takes, a copy of a shared last block included.
+    pub fn blocks_to_append(&self, table: &BlockTable, tokens: usize) -> usize {
+        let copies = tokens > 0 && self.partial_is_shared(table);
+        // An absurd sum is refused.
+        let more = table.blocks_for(tokens, self.layout().block_tokens());
+        more.saturating_add(usize::from(copies))
+    }
+
+    fn partial_is_shared(&self, table: &BlockTable) -> bool {
+        let partial = table.partial(self.layout().block_tokens());
+        partial.is_some_and(|block| self.references(block) > 1)
+    }
+
+    /// Makes the last block writable if it is about to be written. Gives the promised blocks it took.
+    pub(crate) fn own_partial(&mut self, table: &mut BlockTable, tokens: usize) -> usize {
+        let partial = table.partial(self.layout().block_tokens());
+        let Some(shared) = partial.filter(|_| tokens > 0) else {
+            return 0;
+        };
+        if self.references(shared) == 1 {
+            // It may be full for another sequence that is gone: what that stored ends here.
+            self.forget(shared);
+            return 0;
+        }
+        let own = self.acquire();
+        self.copy(shared, own);
+        table.replace(table.blocks().len() - 1, own);
+        self.release(shared);
+        self.counts.copies += 1;
+        1
+    }
+
+    /// A sequence that begins with the first `tokens` of another's, in the same blocks.
+    ///
+    /// # Panics
+    /// When the other has fewer.
+    pub fn fork(&mut self, table: &BlockTable, tokens: usize) -> BlockTable {
+        let mut forked = BlockTable::new();
+        self.fork_into(table, tokens, &mut forked);
+        forked
+    }
+
+    /// As [`KvCache::fork`], into an empty table that may have its capacity already.
+    ///
+    /// # Panics
+    /// When the other has fewer, or `to` is not empty.
+    pub fn fork_into(&mut self, table: &BlockTable, tokens: usize, to: &mut BlockTable) {
+        assert!(tokens <= table.len(), "{tokens} of {} tokens", table.len());
+        assert!(to.blocks().is_empty(), "a table that is not empty");
+        let count = tokens.div_ceil(self.layout().block_tokens());
+        for &block in &table.blocks()[..count] {
+            self.blocks.share(block);
+            to.push(block);
+        }
+        to.grow(tokens);
+    }
+
+    /// The block that stores what a key says.
+    pub fn find(&self, key: &BlockKey) -> Option<BlockId> {
+        self.index.find(key)
+    }
+
+    /// The keys of consecutive blocks: how many [`KvCache::adopt`] would find.
+    pub fn lookup(&self, keys: &[BlockKey]) -> Found {
+        let mut found = Found::default();
+        for block in keys.iter().map_while(|key| self.index.find(key)) {
+            found.blocks += 1;
+            found.cached += usize::from(self.state(block) == State::Cached);
+        }
+        found
+    }
+
+    /// Appends stored blocks to a sequence: the longest run of `keys`, which are those of the blocks
+    /// after its last one. Gives the tokens in them.
+    ///
+    /// # Panics
+    /// When the sequence ends within a block.
+    pub fn adopt(&mut self, table: &mut BlockTable, keys: &[BlockKey]) -> usize {
+        let block_tokens = self.layout().block_tokens();
+        assert!(
+            table.partial(block_tokens).is_none(),
+            "{} tokens end within a block",
+            table.len()
+        );
+        let before = table.len();
+        for key in keys {
+            let Some(block) = self.index.find(key) else {
+                break;
+            };
+            if self.state(block) == State::Cached && !self.blocks.spares_cached() {
+                break;
+            }
+            self.blocks.hold(block);
+            table.push(block);
+            table.grow(block_tokens);
+        }
+        let tokens = table.len() - before;
+        self.counts.prefix_hit_tokens += tokens as u64;
+        tokens
+    }
+
+    /// Says what a full block of a sequence stores. If another stores it already, the sequence takes
+    /// that one and lets its own go; true then.
+    ///
+    /// # Panics
+    /// When the block is not there, or not full.
+    pub fn publish(&mut self, table: &mut BlockTable, index: usize, key: BlockKey) -> bool {
+        let full = table.len() / self.layout().block_tokens();
+        assert!(index < full, "block {index} of {full} full ones");
+        if !self.options.prefix_cache {
+            return false;
+        }
+        let own = table.blocks()[index];
+        match self.index.find(&key) {
+            Some(other) if other == own => false,
+            Some(other) => {
+                let cached = self.state(other) == State::Cached;
+                if cached && !self.blocks.spares_cached() {
+                    return false;
+                }
+                self.blocks.hold(other);
+                table.replace(index, other);
+                self.release(own);
+                self.counts.deduplications += 1;
+                true
+            }
+            None => {
+                self.forget(own);
+                self.index.insert(&key, own);
+                self.blocks.key(own);
+                false
+            }
+        }
+    }
+
+    /// Lets go of all of a sequence's blocks, from its end on: where all of it becomes cached, what
+    /// comes first is the last to be evicted.
     pub fn free(&mut self, table: &mut BlockTable) {
         for block in table.drain() {
             self.blocks.release(block);
+        }
+    }
+
+    /// Forgets the `count` least recently used cached blocks, or all there are; they are free then.
+    /// Gives how many.
+    pub fn drop_cached(&mut self, count: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < count
+            && let Some(block) = self.blocks.oldest_cached()
+        {
+            self.forget(block);
+            dropped += 1;
+        }
+        self.counts.evictions += dropped as u64;
+        dropped
+    }
+
+    /// Forgets all cached blocks; gives how many.
+    pub fn drop_all_cached(&mut self) -> usize {
+        self.drop_cached(usize::MAX)
+    }
+
+    /// Takes a block for something that is kept: never one that is in use for that already.
+    pub(crate) fn take_to_keep(&mut self) -> Option<BlockId> {
+        self.provide(1);
+        let spare = self.options.prefix_cache && self.blocks.free() > self.blocks.reserved();
+        spare.then(|| self.blocks.take_free()).flatten()
+    }
+
+    /// A block taken to keep is filled: it becomes cached, to be evicted before all others.
+    pub(crate) fn shelve(&mut self, block: BlockId, key: &BlockKey) {
+        self.index.insert(key, block);
+        self.blocks.shelve(block);
+    }
+
+    /// Takes a block out of the index, if it is in it.
+    pub(crate) fn forget(&mut self, block: BlockId) {
+        if self.blocks.is_keyed(block) {
+            self.index.remove(block);
+            self.blocks.unkey(block);
         }
     }
 
@@ -100,9 +420,70 @@ impl KvCache {
         }
     }
 
-    /// The bytes of all blocks, to be written by a pass.
+    /// The bytes of all blocks, to be written by a pass: only those that tables hold.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.memory.as_mut_slice()
+    }
+
+    /// What a block stores.
+    ///
+    /// # Panics
+    /// When it is vacant.
+    pub fn block_bytes(&self, block: BlockId) -> &[u8] {
+        let range = self.block_range(block);
+        &self.memory.as_slice()[range]
+    }
+
+    /// What a block stores, to be written: by its only holder.
+    ///
+    /// # Panics
+    /// When it is not in use, or shared.
+    pub fn block_bytes_mut(&mut self, block: BlockId) -> &mut [u8] {
+        let references = self.references(block);
+        assert!(references == 1, "block {block} is held by {references}");
+        let range = self.block_range(block);
+        &mut self.memory.as_mut_slice()[range]
+    }
+
+    fn block_range(&self, block: BlockId) -> Range<usize> {
+        assert!(
+            self.state(block) != State::Vacant,
+            "block {block} is vacant"
+        );
+        let start = self.layout().block_offset(block);
+        start..start + self.layout().block_bytes()
+    }
+
+    /// Copies what one block stores to another.
+    pub(crate) fn copy(&mut self, from: BlockId, to: BlockId) {
+        let (from, to) = (self.block_range(from), self.block_range(to));
+        self.memory.as_mut_slice().copy_within(from, to.start);
+    }
+
+    /// Commits slabs until `count` blocks beyond those promised are free, or none is left.
+    pub(crate) fn provide(&mut self, count: usize) {
+        while self.blocks.free() < self.blocks.reserved() + count
+            && let Some(slab) = self.blocks.vacant_slab()
+            && self.commit(slab)
+        {}
+    }
+
+    /// Charges a vacant slab; false if the ledger refuses.
+    pub(crate) fn commit(&mut self, slab: u32) -> bool {
+        let committed = self.memory.charge(self.plan.slab_range(slab)).is_ok();
+        match committed {
+            true => self.blocks.commit(slab),
+            false => self.counts.refusals += 1,
+        }
+        committed
+    }
+
+    /// Bytes that are backed by memory now, as the operating system counts them.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub fn resident(&self) -> Result<Bytes, KvError> {
+        Ok(self.memory.resident()?)
     }
 
     /// Counts the bytes that are really there and notes them on the account, to be shown beside what
@@ -111,160 +492,41 @@ impl KvCache {
         // Where the kernel does not tell, what was granted stands alone.
         if let Ok(resident) = self.memory.resident() {
             let bytes = resident.saturating_add(self.plan.books_bytes());
-            self.books.account().set_measured(bytes);
+            self.account().set_measured(bytes);
         }
     }
 
     /// What it holds now.
     pub fn report(&self) -> KvReport {
-        let block_bytes = self.plan.layout().block_bytes() as u64;
+        let layout = self.plan.layout();
+        let bytes = |blocks: usize| Bytes(layout.block_bytes() as u64 * blocks as u64);
+        let blocks = &self.blocks;
         KvReport {
-            blocks_total: self.blocks.total(),
-            blocks_used: self.blocks.used(),
-            blocks_peak: self.written_peak,
-            block_tokens: self.plan.layout().block_tokens(),
+            block_tokens: layout.block_tokens(),
             bytes_per_token: self.plan.bytes_per_token(),
-            bytes_used: Bytes(block_bytes * self.blocks.used() as u64),
-            bytes_total: Bytes(block_bytes * self.blocks.total() as u64),
+            blocks_total: blocks.total(),
+            blocks_used: blocks.used(),
+            blocks_cached: blocks.cached(),
+            blocks_free: blocks.free(),
+            blocks_vacant: blocks.vacant(),
+            blocks_peak: blocks.stats.peak,
+            logical_blocks: blocks.logical(),
+            shared_blocks: blocks.shared(),
+            slabs_total: blocks.slabs.count() as usize,
+            slabs_committed: blocks.slabs.committed as usize,
+            bytes_used: bytes(blocks.used()),
+            bytes_cached: bytes(blocks.cached()),
+            bytes_committed: self.memory.charged(),
+            bytes_fragmented: bytes(blocks.slabs.fragmented() as usize),
+            bytes_total: self.plan.blocks_bytes(),
             bytes_books: self.plan.books_bytes(),
+            stats: blocks.stats,
+            compactions: self.compactions,
+            prefix_hit_tokens: self.counts.prefix_hit_tokens,
+            evictions: self.counts.evictions,
+            deduplications: self.counts.deduplications,
+            copies: self.counts.copies,
+            refusals: self.counts.refusals,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bursar_kernels::kv_view::{KvDtype, KvShape};
-    use bursar_memory::{Bytes, Ledger, Lifetime};
-
-    use super::*;
-
-    fn cache(blocks: usize) -> (Ledger, KvCache) {
-        let shape = KvShape {
-            layers: 2,
-            kv_heads: 1,
-            head_dim: 32,
-            block_tokens: 16,
-            dtype_k: KvDtype::F16,
-            dtype_v: KvDtype::F16,
-        };
-        let layout = KvLayout::new(shape).expect("a layout");
-        let plan = KvPlan::for_context(layout, blocks * 16, 1).expect("a plan");
-        let ledger = Ledger::new(Bytes(1 << 24));
-        let account = ledger.root().child("kv", Lifetime::Episodic);
-        let cache = KvCache::new(plan, &account).expect("fits");
-        assert_eq!(
-            ledger.granted(),
-            plan.bytes(),
-            "the plan is what is charged"
-        );
-        (ledger, cache)
-    }
-
-    #[test]
-    fn sequences_grow_across_blocks_and_give_them_back() {
-        let (ledger, mut cache) = cache(4);
-        let (mut a, mut b) = (BlockTable::new(), BlockTable::new());
-        cache.append(&mut a, 15).expect("room");
-        cache.append(&mut b, 17).expect("room");
-        cache.append(&mut a, 1).expect("room in its block");
-        assert_eq!((a.blocks().len(), b.blocks().len()), (1, 2));
-        cache.append(&mut a, 1).expect("the last block");
-        assert_eq!(cache.report().blocks_used, 4);
-        let error = cache.append(&mut b, 16).expect_err("no block is left");
-        assert!(
-            matches!(
-                error,
-                KvError::Exhausted {
-                    asked: 1,
-                    free: 0,
-                    total: 4
-                }
-            ),
-            "{error}"
-        );
-        assert_eq!(b.len(), 17, "a refusal changes nothing");
-        assert_eq!(a.lookup(16, 16).map(|(_, within)| within), Some(0));
-        assert_eq!(a.lookup(17, 16), None);
-        cache.free(&mut a);
-        cache.append(&mut b, 16).expect("room again");
-        cache.free(&mut b);
-        let report = cache.report();
-        assert_eq!((report.blocks_used, report.blocks_peak), (0, 4));
-        assert_eq!(report.bytes_used, Bytes(0));
-        assert_eq!(report.bytes_total.0, 4 * report.bytes_per_token.0 * 16);
-        drop(cache);
-        assert_eq!(ledger.granted(), Bytes(0));
-    }
-
-    #[test]
-    fn absurd_appends_are_refused() {
-        let (_, mut cache) = cache(4);
-        let mut table = BlockTable::with_capacity(64, 16);
-        cache.append(&mut table, 20).expect("room");
-        assert!(cache.append(&mut table, usize::MAX).is_err());
-        assert_eq!((table.len(), table.blocks().len()), (20, 2));
-        cache.append(&mut table, 0).expect("nothing");
-        cache.append(&mut table, 44).expect("the rest");
-        cache.free(&mut table);
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn a_view_shows_what_was_written() {
-        use bursar_kernels::attention::{AttentionShape, attention, attention_scratch_len};
-        use bursar_kernels::isa::Isa;
-        use bursar_kernels::kv_view::kv_write;
-        use bursar_kernels::mat::{MatMut, MatRef};
-
-        let (_, mut cache) = cache(4);
-        let (mut a, mut b) = (BlockTable::new(), BlockTable::new());
-        // Two sequences grow in turns, so that their blocks alternate.
-        let layout = *cache.layout();
-        let mut expected = [0.0; 2];
-        for token in 0..20u16 {
-            for (table, sign) in [(&mut a, 1.0), (&mut b, -1.0)] {
-                cache.append(table, 1).expect("room");
-                let value = sign * f32::from(token);
-                let row = [value; 32];
-                let (k, v) = (MatRef::dense(&[0.0; 32], 1, 32), MatRef::dense(&row, 1, 32));
-                let (blocks, pos) = (table.blocks(), table.len() - 1);
-                kv_write(Isa::best(), layout, cache.bytes_mut(), blocks, 1, pos, k, v);
-                expected[usize::from(sign < 0.0)] += value / 20.0;
-            }
-        }
-        assert_ne!(a.blocks()[1], a.blocks()[0] + 1);
-        let shape = AttentionShape {
-            heads: 1,
-            kv_heads: 1,
-            head_dim: 32,
-            scale: 1.0,
-            causal: true,
-            window: None,
-        };
-        let mut scratch = vec![0.0; attention_scratch_len(&shape)];
-        for (table, expected) in [&a, &b].into_iter().zip(expected) {
-            let mut out = [0.0; 32];
-            let (q, to) = (
-                MatRef::dense(&[0.0; 32], 1, 32),
-                MatMut::dense(&mut out, 1, 32),
-            );
-            let kv = cache.view(table);
-            attention(Isa::best(), &shape, kv, 1, 0..1, q, 19, to, &mut scratch);
-            // Equal scores: the mean of the values.
-            assert!(
-                out.iter().all(|x| (x - expected).abs() < 1e-5),
-                "{out:?} {expected}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_budget_too_small_is_refused_before_anything_is_mapped() {
-        let (_, cache) = cache(4);
-        let plan = cache.plan;
-        let ledger = Ledger::new(Bytes(plan.bytes().0 - 1));
-        let error = KvCache::new(plan, &ledger.root()).expect_err("one byte short");
-        assert!(matches!(error, KvError::Refused(_)), "{error}");
-        assert_eq!(ledger.granted(), Bytes(0));
     }
 }

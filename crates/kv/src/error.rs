@@ -1,9 +1,11 @@
 //! What can go wrong with the KV cache.
 
+use std::path::PathBuf;
+
 use bursar_memory::region::RegionError;
 use bursar_memory::{Bytes, Refusal};
 
-/// A cache that cannot be planned or made, or blocks that are not there.
+/// A cache that cannot be planned or made, blocks that are not there, or a spill file that fails.
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
     /// The budget does not hold it.
@@ -35,9 +37,32 @@ pub enum KvError {
     Exhausted {
         /// Blocks asked for.
         asked: usize,
-        /// Blocks free.
+        /// Blocks that can be taken, cached ones among them.
         free: usize,
         /// Blocks in all.
         total: usize,
+    },
+    /// The spill file cannot be made, written or read.
+    #[error("{what} of the spill file in {} failed: {source}; give another folder with --kv-spill, or none", dir.display())]
+    Spill {
+        /// The step that failed.
+        what: &'static str,
+        /// The folder it is in.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What was read from the spill file is not what was written.
+    #[error(
+        "{bytes} at {offset} of the spill file in {} are not what was written there; \
+         they are computed again, but check the disk", dir.display()
+    )]
+    SpillDamaged {
+        /// The folder it is in.
+        dir: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// How many bytes.
+        bytes: Bytes,
     },
 }

@@ -1,11 +1,15 @@
 //! The size of a cache before it exists: blocks, tokens, and exact bytes, books included.
 
+use std::ops::Range;
+
 use bursar_kernels::kv_view::KvLayout;
 use bursar_memory::Bytes;
-use bursar_memory::region::charge_of;
+use bursar_memory::region::{charge_of, page_len};
 
 use crate::KvError;
 use crate::blocks::Blocks;
+use crate::compact::Scratch;
+use crate::prefix::PrefixIndex;
 
 /// How many blocks of which layout.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,9 @@ impl KvPlan {
     ///
     /// # Errors
     /// When the bytes overflow.
+    ///
+    /// # Panics
+    /// When the layout's slabs are not whole pages: see [`KvLayout::in_slabs`].
     pub fn for_context(layout: KvLayout, context: usize, parallel: usize) -> Result<Self, KvError> {
         let blocks = context
             .div_ceil(layout.block_tokens())
@@ -33,8 +40,11 @@ impl KvPlan {
     ///
     /// # Errors
     /// When they hold none.
+    ///
+    /// # Panics
+    /// As [`KvPlan::for_context`].
     pub fn within(layout: KvLayout, bytes: Bytes) -> Result<Self, KvError> {
-        let per_block = layout.block_bytes() as u64 + Blocks::BYTES_PER_BLOCK as u64;
+        let per_block = layout.block_bytes() as u64 + Self::BOOKS_BYTES_PER_BLOCK as u64;
         let fits = |blocks| Self::with_blocks(layout, blocks).filter(|plan| plan.bytes() <= bytes);
         // Slabs are padded and whole pages charged: fewer may fit, and more never cost less.
         let (mut least, mut most) = (0, u32::try_from(bytes.0 / per_block).unwrap_or(u32::MAX));
@@ -51,7 +61,12 @@ impl KvPlan {
         })
     }
 
+    /// The least that the books of a block take; those of slabs, and bits in whole words, come on top.
+    pub const BOOKS_BYTES_PER_BLOCK: usize = books_bytes(1 << 16, 1 << 16) >> 16;
+
     fn with_blocks(layout: KvLayout, blocks: u32) -> Option<Self> {
+        let slab = layout.slab_bytes();
+        assert!(slab.is_multiple_of(page_len()), "slabs of {slab} bytes");
         let bytes = layout.bytes_for(blocks as usize)?;
         isize::try_from(bytes).ok()?;
         (blocks > 0).then_some(Self { layout, blocks })
@@ -79,19 +94,44 @@ impl KvPlan {
 
     /// Bytes of the blocks, as charged.
     pub fn blocks_bytes(&self) -> Bytes {
-        let bytes = self.layout.bytes_for(self.blocks());
-        charge_of(Bytes(bytes.expect("checked when the plan was made") as u64))
+        charge_of(Bytes(self.address_bytes() as u64))
     }
 
-    /// Bytes of the books.
+    /// Address space from the first block's start to the last one's end, in bytes.
+    pub(crate) fn address_bytes(&self) -> usize {
+        let bytes = self.layout.bytes_for(self.blocks());
+        bytes.expect("checked when the plan was made")
+    }
+
+    /// Where a slab is in the address space. The last one ends with its last block.
+    pub(crate) fn slab_range(&self, slab: u32) -> Range<usize> {
+        let start = slab as usize * self.layout.slab_bytes();
+        start..(start + self.layout.slab_bytes()).min(self.address_bytes())
+    }
+
+    /// Whether the first block of a slab lies right behind the last one of the slab before.
+    pub(crate) fn slabs_adjoin(&self) -> bool {
+        let blocks = self.layout.blocks_per_slab() as usize * self.layout.block_bytes();
+        blocks == self.layout.slab_bytes()
+    }
+
+    /// Bytes of the books: states, lists and counts of blocks and slabs, the index, and what
+    /// compaction needs to decide.
     pub fn books_bytes(&self) -> Bytes {
-        Bytes((Blocks::BYTES_PER_BLOCK * self.blocks()) as u64)
+        Bytes(books_bytes(self.blocks, self.layout.blocks_per_slab()) as u64)
     }
 
     /// All bytes.
     pub fn bytes(&self) -> Bytes {
         self.blocks_bytes().saturating_add(self.books_bytes())
     }
+}
+
+/// Everything that a cache allocates for its books, all of it when it is made.
+const fn books_bytes(blocks: u32, per_slab: u32) -> usize {
+    Blocks::bytes(blocks, per_slab)
+        + PrefixIndex::BYTES_PER_BLOCK * blocks as usize
+        + Scratch::bytes(blocks, per_slab)
 }
 
 #[cfg(test)]

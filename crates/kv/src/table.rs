@@ -5,10 +5,11 @@ use crate::blocks::BlockId;
 /// The blocks of one sequence. Token `t` lies in block `t / block_tokens` of the list.
 ///
 /// Made empty, grown and emptied by [`crate::KvCache`]; dropping one that is not empty would leak its
-/// blocks, which `KvCache::report` shows as used.
+/// blocks, which `KvCache::report` shows as used. Blocks may be shared with other tables; the one that
+/// is written next never is, because appending makes it the sequence's own.
 #[derive(Debug, Default)]
 pub struct BlockTable {
-    blocks: Vec<u32>,
+    blocks: Vec<BlockId>,
     len: usize,
 }
 
@@ -27,7 +28,7 @@ impl BlockTable {
     }
 
     /// The blocks, as attention reads them.
-    pub fn blocks(&self) -> &[u32] {
+    pub fn blocks(&self) -> &[BlockId] {
         &self.blocks
     }
 
@@ -46,28 +47,45 @@ impl BlockTable {
         if position >= self.len {
             return None;
         }
-        Some((
-            BlockId(self.blocks[position / block_tokens]),
-            position % block_tokens,
-        ))
+        let block = self.blocks[position / block_tokens];
+        Some((block, position % block_tokens))
     }
 
     /// Blocks that `tokens` more tokens need beyond those there are.
-    pub(crate) fn blocks_for(&self, tokens: usize, block_tokens: usize) -> usize {
+    pub fn blocks_for(&self, tokens: usize, block_tokens: usize) -> usize {
         // An absurd sum asks for more blocks than there can be and is refused for that.
         self.len.saturating_add(tokens).div_ceil(block_tokens) - self.blocks.len()
     }
 
-    pub(crate) fn push(&mut self, BlockId(block): BlockId) {
+    /// The last block, if it is partly filled.
+    pub(crate) fn partial(&self, block_tokens: usize) -> Option<BlockId> {
+        match self.len % block_tokens {
+            0 => None,
+            _ => self.blocks.last().copied(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, block: BlockId) {
         self.blocks.push(block);
+    }
+
+    /// Where blocks are pushed by many.
+    pub(crate) fn blocks_mut(&mut self) -> &mut Vec<BlockId> {
+        &mut self.blocks
+    }
+
+    /// Makes another block take the place of one.
+    pub(crate) fn replace(&mut self, index: usize, block: BlockId) {
+        self.blocks[index] = block;
     }
 
     pub(crate) fn grow(&mut self, tokens: usize) {
         self.len += tokens;
     }
 
+    /// Empties it, from its end on: those that come first are let go last.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = BlockId> {
         self.len = 0;
-        self.blocks.drain(..).map(BlockId)
+        self.blocks.drain(..).rev()
     }
 }

@@ -13,6 +13,7 @@
 //! | [`faults`] | refusing the n-th reservation, for tests |
 //! | [`region`] | the only mmap: address space, committed and given back |
 //! | [`mapping`] | memory charged to a reservation |
+//! | [`sparse`] | address space of which single ranges are charged |
 //! | [`heap`] | sub-allocation in constant time over a range of offsets |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
 //! | [`program`] | the program's own pages, made resident as they are counted |
@@ -33,6 +34,7 @@ pub mod program;
 pub mod refusal;
 pub mod region;
 pub mod snapshot;
+pub mod sparse;
 
 pub use account::{Account, AccountOptions, Lifetime, Reservation};
 pub use bytes::{Bytes, MemorySpec};
@@ -42,3 +44,4 @@ pub use mapping::Mapping;
 pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Region};
 pub use snapshot::AccountSnapshot;
+pub use sparse::SparseMapping;
