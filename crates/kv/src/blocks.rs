@@ -569,3 +569,65 @@ impl Blocks {
         forward
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_go_round_through_their_states() {
+        // The last slab is a short one.
+        let mut blocks = Blocks::new(7, 3);
+        assert_eq!(blocks.take_free(), None);
+        blocks.commit(2);
+        blocks.commit(0);
+        blocks.check();
+        let taken: Vec<_> = std::iter::from_fn(|| blocks.take_free()).collect();
+        assert_eq!(taken, [0, 1, 2, 6], "lowest slab first");
+        blocks.key(1);
+        blocks.key(2);
+        for block in [2, 0, 1] {
+            blocks.release(block);
+            blocks.check();
+        }
+        assert_eq!(blocks.oldest_cached(), Some(2));
+        assert_eq!(blocks.cached_newest_first().collect::<Vec<_>>(), [1, 2]);
+        blocks.hold(2);
+        blocks.unkey(1);
+        blocks.check();
+        blocks.relocate(2, 0);
+        assert_eq!((blocks.references(0), blocks.is_keyed(0)), (1, true));
+        blocks.check();
+        blocks.release(6);
+        assert!(blocks.slabs.is_idle(2) && !blocks.slabs.is_idle(0));
+        blocks.vacate(2);
+        blocks.check();
+        assert_eq!((blocks.free(), blocks.vacant(), blocks.used()), (2, 4, 1));
+    }
+
+    #[test]
+    fn a_run_leaves_its_lists_in_any_order() {
+        let mut blocks = Blocks::new(8, 4);
+        blocks.commit(0);
+        blocks.commit(1);
+        let held: Vec<_> = std::iter::from_fn(|| blocks.take_free()).collect();
+        for block in [3, 0, 2, 1, 5, 4] {
+            blocks.release(block);
+        }
+        assert_eq!(blocks.find_run(6, u32::MAX), Some(0));
+        blocks.take_run(1, 4);
+        blocks.check();
+        assert_eq!(held.len(), 8);
+        assert_eq!((blocks.free(), blocks.find_run(2, u32::MAX)), (2, None));
+    }
+
+    #[test]
+    #[should_panic(expected = "is held by nobody")]
+    fn a_double_release_is_caught() {
+        let mut blocks = Blocks::new(2, 2);
+        blocks.commit(0);
+        let block = blocks.take_free().expect("free");
+        blocks.release(block);
+        blocks.release(block);
+    }
+}
