@@ -14,6 +14,7 @@ import argparse
 import random
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from serving import MIB, bursar, leaves, synth, together
@@ -46,14 +47,24 @@ def main() -> None:
             "temperature": 0, "ignore_eos": True,
         })
 
+    held, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            held.append(server.get("/memory")["kv"][0]["blocks_used"])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     together(args.clients, client)
+    over.set()
+    watcher.join()
     memory = server.get("/memory")
     plan = sum(child["granted_bytes"] for child in memory["tree"]["children"] if child["name"] == "process")
     plan += sum(entry["plan_bytes"] for entry in memory["models"])
     peak, rss = server.proc("VmHWM"), server.proc("VmRSS")
     granted, budget = memory["granted_bytes"], memory["budget_bytes"]
     total = leaves(memory["tree"])
-    written = memory["kv"][0]["blocks_peak"] / blocks
+    written = max(held) / blocks
     server.stop()
 
     def allowed(bytes_: int, least: int) -> float:

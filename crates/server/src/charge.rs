@@ -32,6 +32,16 @@ impl Charge {
         }
     }
 
+    /// All of it, for work that may outlive the request; it is to be put back. In the meantime nothing
+    /// is counted.
+    pub(crate) fn lend(&mut self) -> Charge {
+        let nothing = Charge {
+            reservation: None,
+            left: 0,
+        };
+        std::mem::replace(self, nothing)
+    }
+
     /// Takes `bytes` more.
     ///
     /// # Errors

@@ -631,7 +631,9 @@ fn who_goes_away_leaves_nothing_behind() {
         let gone = Instant::now();
         drop(running);
         while snapshot().kv.unwrap().blocks_used > 0 || granted() > held {
-            assert!(gone.elapsed() < Duration::from_secs(60), "{:?}", snapshot());
+            // Far beyond any pause of the machine.
+            let waited = gone.elapsed();
+            assert!(waited < Duration::from_secs(600), "{:?}", snapshot());
             std::thread::yield_now();
         }
         gone.elapsed()

@@ -105,7 +105,7 @@ pub(crate) async fn tokens_of(
     charge.add(bytes.saturating_mul(2 + size_of::<u32>()))?;
     let vocabulary = Arc::clone(served.vocabulary());
     let render = move || render(&vocabulary, &messages, extra.as_ref());
-    background::run(bytes, render)
+    background::run(bytes, charge, render)
         .await
         .map_err(|error| ApiError::invalid("messages", error))
 }

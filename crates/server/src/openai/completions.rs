@@ -69,7 +69,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
                 let vocabulary = Arc::clone(served.vocabulary());
                 let owned = text.to_owned();
                 let encode = move || Ok(encode(&vocabulary, &owned));
-                let tokens = background::run(text.len(), encode).await;
+                let tokens = background::run(text.len(), &mut charge, encode).await;
                 let tokens = tokens.map_err(ApiError::internal)?;
                 (echo.then(|| text.to_owned()), tokens)
             }

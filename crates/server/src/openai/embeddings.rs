@@ -77,7 +77,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
                         .map_err(|error| error.to_string())?;
                     Ok((tokens.pop().unwrap_or_default(), cut > 0))
                 };
-                background::run(bytes, encode)
+                background::run(bytes, &mut charge, encode)
                     .await
                     .map_err(ApiError::internal)?
             }

@@ -34,7 +34,7 @@ pub(crate) async fn tokenize(
             let owned = text.to_owned();
             let special = Special { add, parse: true };
             let encode = move || Ok(vocabulary.tokenizer().encode(&owned, special));
-            background::run(text.len(), encode)
+            background::run(text.len(), &mut charge, encode)
                 .await
                 .map_err(ApiError::internal)?
         }
