@@ -81,7 +81,9 @@ impl Drop for Served {
 fn a_server_answers_is_looked_into_and_ends_when_told() {
     let place = Place::new();
     let (chat, embedding) = (model("llama-f16.gguf"), model("qwen3-embedding"));
-    let served = Served::start(&place, &[&chat, &embedding, "--memory", "256MiB"]);
+    let limits = ["--limits-json-depth", "8", "--memory", "256MiB"];
+    let models: [&str; 2] = [&chat, &embedding];
+    let served = Served::start(&place, &[models.as_slice(), &limits].concat());
     let answer = served.post(
         "/v1/completions",
         r#"{"model":"llama-f16","prompt":"The miller","max_tokens":4,"temperature":0}"#,
@@ -92,6 +94,8 @@ fn a_server_answers_is_looked_into_and_ends_when_told() {
         r#"{"model":"qwen3-embedding","input":"The miller"}"#,
     );
     assert!(answer.contains("\"embedding\":["), "{answer}");
+    let answer = served.post("/v1/completions", r#"{"x":[[[[[[[[0]]]]]]]]}"#);
+    assert!(answer.contains("deeper than 8 levels"), "{answer}");
 
     let at = format!("--listen {}", served.address);
     let listed = place.bursar(&format!("ps {at}")).ok();
@@ -163,6 +167,9 @@ fn what_cannot_be_served_is_said_at_once() {
     place
         .bursar(&format!("serve {chat} {chat} --listen 127.0.0.1:0"))
         .refused(2, &["two models would be called llama-f16"]);
+    place
+        .bursar("serve --limits-json-depth 129")
+        .refused(2, &["limits.json_depth", "4 to 128"]);
     place
         .bursar("serve --listen localhost")
         .refused(2, &["not an IP address", "127.0.0.1:8080"]);
