@@ -150,11 +150,18 @@ impl KvLayout {
     ///
     /// [`new`]: Self::new
     pub fn in_slabs(shape: KvShape) -> Option<Self> {
+        Self::in_slabs_of(shape, SLAB_UNIT)
+    }
+
+    /// As [`in_slabs`], in slabs of whole `unit`s of bytes, where memory goes back in smaller pieces.
+    ///
+    /// [`in_slabs`]: Self::in_slabs
+    pub fn in_slabs_of(shape: KvShape, unit: usize) -> Option<Self> {
         let layout = Self::new(shape)?;
         let block = layout.block_bytes;
-        let least = block.checked_next_multiple_of(SLAB_UNIT)?;
+        let least = block.checked_next_multiple_of(unit)?;
         let mut best = (least, least - block);
-        for slab in (least..=SLAB_MAX).step_by(SLAB_UNIT) {
+        for slab in (least..=SLAB_MAX).step_by(unit) {
             let padding = slab % block;
             if padding <= slab / SLAB_PADDING {
                 best = (slab, padding);

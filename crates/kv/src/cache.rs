@@ -178,6 +178,8 @@ impl KvCache {
     /// When none is promised.
     pub fn acquire(&mut self) -> BlockId {
         self.blocks.unreserve(1);
+        // Its slab may have been trimmed, or its block have been part of a run.
+        self.provide(1);
         if let Some(block) = self.blocks.take_free() {
             return block;
         }

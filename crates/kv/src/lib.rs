@@ -32,6 +32,8 @@ pub mod histogram;
 pub mod keep;
 
 mod list;
+#[cfg(test)]
+mod oracle;
 pub mod plan;
 pub mod prefix;
 pub mod preset;
