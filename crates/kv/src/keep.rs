@@ -275,3 +275,161 @@ fn read(
 fn drop_pages(file: &File) {
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
+
+#[cfg(test)]
+mod tests {
+    use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
+    use bursar_memory::Ledger;
+
+    use super::*;
+    use crate::{BlockTable, KvOptions, KvPlan, PrefixHasher};
+
+    const TOKENS: usize = 16;
+    const OURS: [u8; 32] = [3; 32];
+
+    /// 256 bytes to a block.
+    fn cache(blocks: usize) -> KvCache {
+        let shape = KvShape {
+            layers: 1,
+            kv_heads: 1,
+            head_dim: 4,
+            block_tokens: TOKENS,
+            dtype_k: KvDtype::F16,
+            dtype_v: KvDtype::F16,
+        };
+        let layout = KvLayout::in_slabs_of(shape, 4096).expect("a layout");
+        let plan = KvPlan::for_context(layout, blocks * TOKENS, 1).expect("a plan");
+        let ledger = Ledger::new(plan.bytes());
+        KvCache::new(plan, &ledger.root(), KvOptions::default()).expect("fits")
+    }
+
+    /// The keys of a chain, and what its blocks store.
+    fn chain(len: u32) -> Vec<(BlockKey, u8)> {
+        let hasher = PrefixHasher::new(&OURS, &[1; 32]);
+        let mut keys = vec![hasher.first(&[0])];
+        for n in 1..len {
+            let last = keys[keys.len() - 1];
+            keys.push(hasher.next(&last, &[n]));
+        }
+        keys.into_iter().zip(100..).collect()
+    }
+
+    fn fill(cache: &mut KvCache, chain: &[(BlockKey, u8)]) {
+        let mut table = BlockTable::new();
+        cache
+            .append(&mut table, chain.len() * TOKENS)
+            .expect("room");
+        for (index, &(key, fill)) in chain.iter().enumerate() {
+            cache.block_bytes_mut(table.blocks()[index]).fill(fill);
+            cache.publish(&mut table, index, key);
+        }
+        cache.free(&mut table);
+    }
+
+    /// Every block found is right; gives how many there are.
+    fn found(cache: &KvCache, chain: &[(BlockKey, u8)]) -> usize {
+        let stored = chain
+            .iter()
+            .filter_map(|(key, fill)| Some((cache.find(key)?, fill)));
+        stored
+            .inspect(|(block, fill)| assert!(cache.block_bytes(*block).iter().all(|b| b == *fill)))
+            .count()
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_most_useful_first() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("kept");
+        let chain = chain(6);
+        let mut one = cache(8);
+        assert_eq!(
+            load(&path, &OURS, &mut one).expect("no file"),
+            Kept::default()
+        );
+        fill(&mut one, &chain);
+        let kept = save(&path, &OURS, &one).expect("saved");
+        assert_eq!(kept.blocks, 6);
+        assert_eq!(kept.bytes.0 as usize, 6 * one.layout().block_bytes());
+        // Again, over the old one; nothing is left beside it.
+        assert_eq!(save(&path, &OURS, &one).expect("saved"), kept);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1);
+
+        let mut two = cache(8);
+        assert_eq!(load(&path, &OURS, &mut two).expect("loaded"), kept);
+        assert_eq!(found(&two, &chain), 6);
+        assert_eq!(
+            (two.report().blocks_used, two.report().blocks_cached),
+            (0, 6)
+        );
+        // The order of eviction is the same: the end of the chain goes first.
+        two.drop_cached(2);
+        assert_eq!(found(&two, &chain[..4]), 4);
+        let keys: Vec<_> = chain.iter().map(|(key, _)| *key).collect();
+        let mut table = BlockTable::new();
+        assert_eq!(two.adopt(&mut table, &keys), 4 * TOKENS);
+        two.free(&mut table);
+
+        let mut small = cache(3);
+        assert_eq!(load(&path, &OURS, &mut small).expect("loaded").blocks, 3);
+        assert_eq!(found(&small, &chain[..3]), 3);
+    }
+
+    #[test]
+    fn damage_anywhere_keeps_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("kept");
+        let chain = chain(2);
+        let mut one = cache(4);
+        fill(&mut one, &chain);
+        save(&path, &OURS, &one).expect("saved");
+        let whole = std::fs::read(&path).expect("saved");
+        let mut two = cache(4);
+        let mut refused = |bytes: &[u8], what: &str| {
+            std::fs::write(&path, bytes).expect("written");
+            let error = load(&path, &OURS, &mut two).expect_err(what);
+            assert!(
+                matches!(error, KeepError::Damaged { .. }),
+                "{what}: {error}"
+            );
+            assert!(
+                error.to_string().contains("kept is damaged at byte"),
+                "{error}"
+            );
+            let report = two.report();
+            assert_eq!((report.blocks_cached, report.blocks_used), (0, 0), "{what}");
+            assert_eq!(found(&two, &chain), 0, "{what}");
+        };
+        for len in 0..whole.len() {
+            refused(&whole[..len], "truncated");
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            refused(&flipped, "flipped");
+        }
+        let mut longer = whole.clone();
+        longer.push(0);
+        refused(&longer, "longer");
+        let record = (whole.len() - HEADER - DIGEST) / 2;
+        let mut swapped = whole.clone();
+        swapped[HEADER + DIGEST..].rotate_left(record);
+        refused(&swapped, "swapped");
+        std::fs::write(&path, &whole).expect("written");
+        assert_eq!(load(&path, &OURS, &mut two).expect("whole again").blocks, 2);
+    }
+
+    #[test]
+    fn what_others_kept_is_foreign() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("kept");
+        let mut one = cache(4);
+        fill(&mut one, &chain(2));
+        save(&path, &OURS, &one).expect("saved");
+        let mut two = cache(4);
+        let error = load(&path, &[4; 32], &mut two).expect_err("another model");
+        assert!(matches!(error, KeepError::Foreign { .. }), "{error}");
+        let unwritable = dir.path().join("no/such/folder");
+        let error = save(&unwritable, &OURS, &one).expect_err("no folder");
+        assert!(error.to_string().contains("no/such/folder"), "{error}");
+    }
+}
