@@ -173,10 +173,28 @@ pub fn load(path: &Path, fingerprint: &[u8; 32], cache: &mut KvCache) -> Result<
             });
         }
     };
-    let mut loaded = Vec::new();
-    let result = read(path, &file, fingerprint, cache, &mut loaded);
+    let result = match file.metadata() {
+        Ok(metadata) => fill(path, &mut &file, metadata.len(), fingerprint, cache),
+        Err(source) => Err(KeepError::Io {
+            what: "reading",
+            path: path.to_owned(),
+            source,
+        }),
+    };
     drop_pages(&file);
-    match result {
+    result
+}
+
+/// Reads all of a file of `len` bytes, or leaves the cache as it is.
+fn fill(
+    path: &Path,
+    file: &mut dyn Read,
+    len: u64,
+    fingerprint: &[u8; 32],
+    cache: &mut KvCache,
+) -> Result<Kept, KeepError> {
+    let mut loaded = Vec::new();
+    match read(path, file, len, fingerprint, cache, &mut loaded) {
         Ok(()) => Ok(Kept {
             blocks: loaded.len(),
             bytes: Bytes::from(loaded.len() * cache.layout().block_bytes()),
@@ -192,7 +210,8 @@ pub fn load(path: &Path, fingerprint: &[u8; 32], cache: &mut KvCache) -> Result<
 
 fn read(
     path: &Path,
-    mut file: &File,
+    file: &mut dyn Read,
+    len: u64,
     fingerprint: &[u8; 32],
     cache: &mut KvCache,
     loaded: &mut Vec<BlockId>,
@@ -237,7 +256,6 @@ fn read(
     }
     let record = (2 * DIGEST + block_bytes) as u64;
     let start = (HEADER + DIGEST) as u64;
-    let len = file.metadata().map_err(fail(0))?.len();
     if Some(len)
         != record
             .checked_mul(blocks.into())
@@ -385,8 +403,8 @@ mod tests {
         let whole = std::fs::read(&path).expect("saved");
         let mut two = cache(4);
         let mut refused = |bytes: &[u8], what: &str| {
-            std::fs::write(&path, bytes).expect("written");
-            let error = load(&path, &OURS, &mut two).expect_err(what);
+            let (file, len) = (&mut &*bytes, bytes.len() as u64);
+            let error = fill(&path, file, len, &OURS, &mut two).expect_err(what);
             assert!(
                 matches!(error, KeepError::Damaged { .. }),
                 "{what}: {error}"
@@ -414,7 +432,15 @@ mod tests {
         let mut swapped = whole.clone();
         swapped[HEADER + DIGEST..].rotate_left(record);
         refused(&swapped, "swapped");
-        std::fs::write(&path, &whole).expect("written");
+        // Shorter than it said it was.
+        let error = fill(
+            &path,
+            &mut &whole[..700],
+            whole.len() as u64,
+            &OURS,
+            &mut two,
+        );
+        assert!(matches!(error, Err(KeepError::Damaged { .. })), "{error:?}");
         assert_eq!(load(&path, &OURS, &mut two).expect("whole again").blocks, 2);
     }
 

@@ -366,7 +366,7 @@ impl Oracle {
                 self.reserved += if fits { count } else { 0 };
             }
             15 if self.reserved > 0 => {
-                if b % 3 == 0 {
+                if b.is_multiple_of(3) {
                     self.cache.unreserve(1);
                 } else {
                     // Promised ones are not available, but there.

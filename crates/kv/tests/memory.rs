@@ -181,8 +181,9 @@ fn nothing_is_allocated_in_steady_state() {
         cache.tick(n);
         cache.adopt(&mut a, &keys[..20]);
         cache.append(&mut a, 30 * BLOCK_TOKENS).expect("room");
-        for index in 0..40.min(a.blocks().len()) {
-            cache.publish(&mut a, index, keys[index]);
+        let full = a.len() / BLOCK_TOKENS;
+        for (index, key) in keys.iter().enumerate().take(full.min(40)) {
+            cache.publish(&mut a, index, *key);
         }
         cache.fork_into(&a, 7 * BLOCK_TOKENS + 3, &mut b);
         cache.append(&mut b, 40).expect("room");
@@ -255,7 +256,7 @@ fn churn(plan: KvPlan, ledger: &Ledger) -> Result<u64, KvError> {
             }
         }
         for (i, table) in tables.iter_mut().enumerate() {
-            if (i as u32 + round) % 3 == 0 {
+            if (i as u32 + round).is_multiple_of(3) {
                 cache.free(table);
             }
         }
