@@ -174,7 +174,7 @@ pub fn load(path: &Path, fingerprint: &[u8; 32], cache: &mut KvCache) -> Result<
         }
     };
     let result = match file.metadata() {
-        Ok(metadata) => fill(path, &mut &file, metadata.len(), fingerprint, cache),
+        Ok(metadata) => restore(path, &mut &file, metadata.len(), fingerprint, cache),
         Err(source) => Err(KeepError::Io {
             what: "reading",
             path: path.to_owned(),
@@ -186,7 +186,7 @@ pub fn load(path: &Path, fingerprint: &[u8; 32], cache: &mut KvCache) -> Result<
 }
 
 /// Reads all of a file of `len` bytes, or leaves the cache as it is.
-fn fill(
+fn restore(
     path: &Path,
     file: &mut dyn Read,
     len: u64,
@@ -404,7 +404,7 @@ mod tests {
         let mut two = cache(4);
         let mut refused = |bytes: &[u8], what: &str| {
             let (file, len) = (&mut &*bytes, bytes.len() as u64);
-            let error = fill(&path, file, len, &OURS, &mut two).expect_err(what);
+            let error = restore(&path, file, len, &OURS, &mut two).expect_err(what);
             assert!(
                 matches!(error, KeepError::Damaged { .. }),
                 "{what}: {error}"
@@ -433,7 +433,7 @@ mod tests {
         swapped[HEADER + DIGEST..].rotate_left(record);
         refused(&swapped, "swapped");
         // Shorter than it said it was.
-        let error = fill(
+        let error = restore(
             &path,
             &mut &whole[..700],
             whole.len() as u64,
