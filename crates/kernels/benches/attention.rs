@@ -96,6 +96,8 @@ fn main() {
         (128, KvDtype::F32),
         (64, KvDtype::F16),
         (64, KvDtype::F32),
+        (128, KvDtype::Q8_0),
+        (64, KvDtype::Q8_0),
     ] {
         let (heads, kv_heads) = (16, 8);
         for context in [512, 4096] {
@@ -155,8 +157,8 @@ fn main() {
                     });
                     let pairs: usize = (0..rows).map(|row| context - rows + row + 1).sum();
                     let flops = (pairs * heads * head_dim * 4) as f64 / seconds;
-                    let bytes =
-                        (context * kv_heads * head_dim * 2 * dtype.bytes()) as f64 / seconds;
+                    let of_layer = cache.layout.block_bytes() / LAYERS;
+                    let bytes = (context / 16 * of_layer) as f64 / seconds;
                     println!(
                         "{:6} {:4} head_dim {head_dim:3} context {context:4} rows {rows:3}: \
                          {:9.1} us  {:6.1} GB/s ({:3.0}%)  {:6.1} GFLOP/s ({:3.0}% of {:.0})",

@@ -6,23 +6,28 @@
 //! layer        [ head 0 K | head 0 V ][ head 1 K | head 1 V ] ...
 //! K            [ tile ][ tile ] ...     tile = [head_dim][16 tokens]          lanes are tokens
 //! V            [ tile ][ tile ] ...     tile = [16 tokens][head_dim up to 16s] lanes are columns
+//! scales       behind a q8_0 tile's values: [head_dim / 32, rounded up][16 tokens], of K and of V
 //! ```
 //!
 //! A query's products with a K tile and the sum of a V tile's rows then both run down memory with a whole
 //! vector at a time, whatever the head's size: rows of V are padded to a multiple of 16 columns, and a K
 //! row of 16 tokens is a vector by construction. Every part starts at a multiple of 64 bytes.
 
+mod stored;
 #[cfg(test)]
 mod tests;
+mod write;
 
-use half::{bf16, f16};
+use crate::lanes::LANES;
 
-use crate::isa::Isa;
-use crate::lanes::{Kernel, LANES, Lanes, Vec16, run};
-use crate::mat::MatRef;
+pub(crate) use stored::{Q8, Stored, Tile};
+pub use write::kv_write;
 
 /// Tokens of a tile, the unit in which blocks are made and attention proceeds.
 pub const TILE_TOKENS: usize = LANES;
+
+/// Columns that share a scale, where there are scales.
+const GROUP_COLUMNS: usize = 32;
 
 /// Every part of a block starts at a multiple of so many bytes.
 const PART_ALIGN: usize = 64;
@@ -46,31 +51,45 @@ pub enum KvDtype {
     F16,
     /// The upper half of a 32-bit IEEE float.
     BF16,
+    /// 8-bit integers, and a 16-bit float by which 32 of them are multiplied: neighbouring columns of
+    /// one token and head, from a multiple of 32 on. See [`kv_write`] for how they are chosen.
+    Q8_0,
 }
 
 impl KvDtype {
-    /// Bytes of an element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvDtype::F32 => 4,
-            KvDtype::F16 | KvDtype::BF16 => 2,
-        }
-    }
+    /// All of them, the most exact one first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0];
 
-    /// The name that users type: `f32`, `f16`, `bf16`.
+    /// The name that users type: `f32`, `f16`, `bf16`, `q8_0`.
     pub const fn name(self) -> &'static str {
         match self {
             KvDtype::F32 => "f32",
             KvDtype::F16 => "f16",
             KvDtype::BF16 => "bf16",
+            KvDtype::Q8_0 => "q8_0",
         }
     }
 
     /// The dtype of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [KvDtype::F32, KvDtype::F16, KvDtype::BF16]
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Bytes of a tile of 16 tokens and so many columns.
+    fn tile_bytes(self, columns: usize) -> Option<usize> {
+        let of_column = match self {
+            KvDtype::F32 => 4,
+            KvDtype::F16 | KvDtype::BF16 => 2,
+            KvDtype::Q8_0 => 1,
+        };
+        let of_group = match self {
+            KvDtype::Q8_0 => 2,
+            _ => 0,
+        };
+        let values = columns.checked_mul(of_column * TILE_TOKENS)?;
+        values
+            .checked_add(columns.div_ceil(GROUP_COLUMNS) * (of_group * TILE_TOKENS))?
+            .checked_next_multiple_of(PART_ALIGN)
     }
 }
 
@@ -121,14 +140,9 @@ impl KvLayout {
         {
             return None;
         }
-        let tile = |columns: usize, dtype: KvDtype| {
-            columns
-                .checked_mul(TILE_TOKENS * dtype.bytes())?
-                .checked_next_multiple_of(PART_ALIGN)
-        };
         let tile_bytes = [
-            tile(head_dim, dtype_k)?,
-            tile(head_dim.checked_next_multiple_of(LANES)?, dtype_v)?,
+            dtype_k.tile_bytes(head_dim)?,
+            dtype_v.tile_bytes(head_dim.checked_next_multiple_of(LANES)?)?,
         ];
         let head_bytes = tile_bytes[0]
             .checked_add(tile_bytes[1])?
@@ -284,177 +298,4 @@ impl<'a> KvView<'a> {
         let v = self.layout.v_offset(layer, kv_head) + within * v_bytes;
         [&block[k..k + k_bytes], &block[v..v + v_bytes]]
     }
-}
-
-/// A stored element type.
-pub(crate) trait Stored: bytemuck::Pod {
-    fn load<L: Lanes>(l: L, from: &[Self; LANES]) -> L::V;
-    fn narrow<L: Lanes>(l: L, v: L::V) -> [Self; LANES];
-}
-
-impl Stored for f32 {
-    #[inline(always)]
-    fn load<L: Lanes>(l: L, from: &Vec16) -> L::V {
-        l.load(from)
-    }
-    #[inline(always)]
-    fn narrow<L: Lanes>(l: L, v: L::V) -> Vec16 {
-        let mut out = [0.0; LANES];
-        l.store(v, &mut out);
-        out
-    }
-}
-
-impl Stored for f16 {
-    #[inline(always)]
-    fn load<L: Lanes>(l: L, from: &[f16; LANES]) -> L::V {
-        l.load_f16(from)
-    }
-    #[inline(always)]
-    fn narrow<L: Lanes>(l: L, v: L::V) -> [f16; LANES] {
-        l.to_f16(v)
-    }
-}
-
-impl Stored for bf16 {
-    #[inline(always)]
-    fn load<L: Lanes>(l: L, from: &[bf16; LANES]) -> L::V {
-        l.load_bf16(from)
-    }
-    #[inline(always)]
-    fn narrow<L: Lanes>(l: L, v: L::V) -> [bf16; LANES] {
-        l.to_bf16(v)
-    }
-}
-
-/// Rows of K or V on their way into one layer's tiles.
-struct Write<'a> {
-    layout: KvLayout,
-    bytes: &'a mut [u8],
-    blocks: &'a [u32],
-    layer: usize,
-    pos0: usize,
-    rows: MatRef<'a>,
-    /// V, else K.
-    is_v: bool,
-}
-
-impl Kernel for Write<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let shape = self.layout.shape;
-        match if self.is_v {
-            shape.dtype_v
-        } else {
-            shape.dtype_k
-        } {
-            KvDtype::F32 => self.write::<L, f32>(l),
-            KvDtype::F16 => self.write::<L, f16>(l),
-            KvDtype::BF16 => self.write::<L, bf16>(l),
-        }
-    }
-}
-
-impl Write<'_> {
-    #[inline(always)]
-    fn write<L: Lanes, S: Stored>(self, l: L) {
-        let layout = self.layout;
-        let block_tokens = layout.block_tokens();
-        for i in 0..self.rows.rows() {
-            let pos = self.pos0 + i;
-            let block = layout.block_offset(self.blocks[pos / block_tokens]);
-            let (tile, place) = (pos % block_tokens / TILE_TOKENS, pos % TILE_TOKENS);
-            for (head, row) in self
-                .rows
-                .row(i)
-                .chunks_exact(layout.shape.head_dim)
-                .enumerate()
-            {
-                let (part, tile_bytes) = if self.is_v {
-                    (layout.v_offset(self.layer, head), layout.tile_bytes[1])
-                } else {
-                    (layout.k_offset(self.layer, head), layout.tile_bytes[0])
-                };
-                let start = block + part + tile * tile_bytes;
-                let tile = &mut self.bytes[start..start + tile_bytes];
-                let (tile, _) = bytemuck::cast_slice_mut::<u8, S>(tile).as_chunks_mut::<LANES>();
-                if self.is_v {
-                    let vectors = layout.v_columns() / LANES;
-                    let stored = &mut tile[place * vectors..(place + 1) * vectors];
-                    for (row, stored) in row.chunks(LANES).zip(stored) {
-                        *stored = S::narrow(l, load_up_to(l, row));
-                    }
-                } else {
-                    for (row, columns) in row.chunks(LANES).zip(tile.chunks_mut(LANES)) {
-                        let values = S::narrow(l, load_up_to(l, row));
-                        // The last columns may be fewer than 16.
-                        for (value, column) in values.into_iter().zip(columns).take(row.len()) {
-                            column[place] = value;
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Up to sixteen values, zeros behind them.
-#[inline(always)]
-fn load_up_to<L: Lanes>(l: L, row: &[f32]) -> L::V {
-    match row.as_array() {
-        Some(all) => l.load(all),
-        None => l.load_some(row, 0.0),
-    }
-}
-
-/// Writes the K and V of consecutive positions, from `pos0` on, into a layer of the sequence's blocks.
-///
-/// `k` and `v` have a row per position and `kv_heads * head_dim` columns. `bytes` is the slab space and
-/// `blocks` the sequence's table, as in [`KvView`]. Values are rounded to nearest, ties to even; those
-/// beyond an f16 become infinite.
-///
-/// # Panics
-/// When the shapes differ from the layout's, the table is too short, or a block lies beyond `bytes`.
-#[track_caller]
-#[allow(clippy::too_many_arguments)]
-pub fn kv_write(
-    isa: Isa,
-    layout: KvLayout,
-    bytes: &mut [u8],
-    blocks: &[u32],
-    layer: usize,
-    pos0: usize,
-    k: MatRef<'_>,
-    v: MatRef<'_>,
-) {
-    let shape = layout.shape;
-    let columns = shape.kv_heads * shape.head_dim;
-    assert_eq!([k.cols(), v.cols()], [columns; 2], "columns of K and V");
-    assert_eq!(k.rows(), v.rows(), "rows of K and V");
-    assert!(layer < shape.layers, "layer {layer} of {}", shape.layers);
-    run(
-        isa,
-        Write {
-            layout,
-            bytes,
-            blocks,
-            layer,
-            pos0,
-            rows: k,
-            is_v: false,
-        },
-    );
-    run(
-        isa,
-        Write {
-            layout,
-            bytes,
-            blocks,
-            layer,
-            pos0,
-            rows: v,
-            is_v: true,
-        },
-    );
 }

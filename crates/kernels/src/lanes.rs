@@ -55,12 +55,18 @@ pub(crate) trait Lanes: Copy {
     fn load_f16(self, from: &[f16; LANES]) -> Self::V;
     /// The sixteen values, widened exactly.
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::V;
+    /// The sixteen integers, exactly.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V;
+    /// `x` in every lane, widened exactly.
+    fn splat_f16(self, x: f16) -> Self::V;
     /// Lane `i` to `to[i]`.
     fn store(self, v: Self::V, to: &mut Vec16);
     /// Rounded to nearest, ties to even.
     fn to_f16(self, v: Self::V) -> [f16; LANES];
     /// Rounded to nearest, ties to even; NaN stays NaN.
     fn to_bf16(self, v: Self::V) -> [bf16; LANES];
+    /// Integral values in -128..=127.
+    fn to_i8(self, v: Self::V) -> [i8; LANES];
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`
@@ -171,6 +177,14 @@ impl Lanes for Scalar {
         each(|i| from[i].to_f32())
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Vec16 {
+        each(|i| f32::from(from[i]))
+    }
+    #[inline(always)]
+    fn splat_f16(self, x: f16) -> Vec16 {
+        [x.to_f32(); LANES]
+    }
+    #[inline(always)]
     fn store(self, v: Vec16, to: &mut Vec16) {
         *to = v;
     }
@@ -181,6 +195,10 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn to_bf16(self, v: Vec16) -> [bf16; LANES] {
         std::array::from_fn(|i| bf16::from_f32(v[i]))
+    }
+    #[inline(always)]
+    fn to_i8(self, v: Vec16) -> [i8; LANES] {
+        std::array::from_fn(|i| v[i] as i8)
     }
     #[inline(always)]
     fn add(self, a: Vec16, b: Vec16) -> Vec16 {

@@ -83,7 +83,7 @@ pub(crate) static KV_DTYPE: Setting = Setting {
     placeholder: "TYPE",
     default: Fallback::Value("f16"),
     read: value::kv_dtype,
-    help: "How keys and values are stored: f32, f16 or bf16",
+    help: "How keys and values are stored: f32, f16, bf16 or q8_0",
 };
 
 /// Bytes for keys and values.

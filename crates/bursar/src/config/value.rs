@@ -155,7 +155,7 @@ fn count(text: &str, least: usize, most: usize, unit: usize) -> Result<Value, In
 
 /// Reads how keys and values are stored.
 pub(crate) fn kv_dtype(text: &str) -> Result<Value, Invalid> {
-    let all = [KvDtype::F32, KvDtype::F16, KvDtype::BF16];
+    let all = KvDtype::ALL;
     let typed = text.trim().to_ascii_lowercase();
     all.into_iter()
         .find(|dtype| dtype.name() == typed)
@@ -274,6 +274,7 @@ mod tests {
         assert_eq!(tokens(" 4096 "), Ok(Value::Count(4096)));
         assert_eq!(block_tokens("32"), Ok(Value::Count(32)));
         assert_eq!(kv_dtype("BF16"), Ok(Value::KvDtype(KvDtype::BF16)));
+        assert_eq!(kv_dtype("q8_0"), Ok(Value::KvDtype(KvDtype::Q8_0)));
         assert_eq!(isa("scalar"), Ok(Value::Isa(Isa::scalar())));
         assert_eq!(path("models"), Ok(Value::Path("models".into())));
         assert_eq!(time("1500ms"), Ok(Value::Time(Duration::from_millis(1500))));
@@ -302,7 +303,7 @@ mod tests {
         refused(tokens, "-3", "not a whole number", "from 1");
         refused(sequences, "5000", "more than 4096", "from 1 to 4096");
         refused(block_tokens, "24", "not a multiple of 16", "multiple of 16");
-        refused(kv_dtype, "f8", "stored in", "f32, f16, bf16");
+        refused(kv_dtype, "f8", "stored in", "f32, f16, bf16, q8_0");
         refused(preset, "huge", "not a size", "small, medium, large, custom");
         refused(isa, "neon9000", "no such vector", "scalar");
         refused(path, "", "empty", "path");

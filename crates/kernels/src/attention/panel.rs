@@ -306,6 +306,7 @@ impl Panel<'_, '_> {
                 &mut source.k,
                 &source.next_k,
                 &mut source.dtype_k,
+                None,
                 &mut *k,
             );
             widen(
@@ -313,6 +314,7 @@ impl Panel<'_, '_> {
                 &mut source.v,
                 &source.next_v,
                 &mut source.dtype_v,
+                Some(self.vectors()),
                 &mut *v,
             );
             source.next = 0;
@@ -397,6 +399,7 @@ fn widen<'a, L: Lanes>(
     tiles: &mut [&'a [u8]; SPAN_TILES],
     next: &[&[u8]; SPAN_TILES],
     dtype: &mut KvDtype,
+    v_vectors: Option<usize>,
     to: &'a mut [Vec16],
 ) {
     if *dtype == KvDtype::F32 {
@@ -409,6 +412,7 @@ fn widen<'a, L: Lanes>(
             l.outline(Widen {
                 tile,
                 dtype: *dtype,
+                v_vectors,
                 next,
                 to,
             });

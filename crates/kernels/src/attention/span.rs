@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 
 use super::SPAN_TILES;
-use crate::kv_view::{KvDtype, Stored, TILE_TOKENS};
+use crate::kv_view::{KvDtype, Q8, Stored, TILE_TOKENS, Tile};
 use crate::lanes::{Kernel, LANES, Lanes, Vec16};
 use crate::ops::math;
 
@@ -40,6 +40,7 @@ impl<const M: usize> Kernel for Scores<'_, M> {
             KvDtype::F32 => self.score::<L, f32>(l),
             KvDtype::F16 => self.score::<L, f16>(l),
             KvDtype::BF16 => self.score::<L, bf16>(l),
+            KvDtype::Q8_0 => self.score::<L, Q8>(l),
         }
     }
 }
@@ -68,23 +69,19 @@ impl<const M: usize> Scores<'_, M> {
     }
 }
 
-/// `tiles[at..at + T]` as vectors, `len` of each.
+/// `tiles[at..at + T]`, of `len` vectors each.
 #[inline(always)]
 fn pick<'a, S: Stored, const T: usize>(
     tiles: &[&'a [u8]],
     at: usize,
     len: usize,
-) -> [&'a [[S; LANES]]; T] {
-    let mut picked: [&[[S; LANES]]; T] = [&[]; T];
-    for (picked, tile) in picked.iter_mut().zip(&tiles[at..]) {
-        *picked = &as_vectors::<S>(tile)[..len];
-    }
-    picked
+) -> [Tile<'a, S>; T] {
+    std::array::from_fn(|t| Tile::new(tiles[at + t], len))
 }
 
 /// Stored vectors in a cache line.
-const fn vectors_per_line<S>() -> usize {
-    let n = 64 / size_of::<[S; LANES]>();
+const fn vectors_per_line<S: Stored>() -> usize {
+    let n = 64 / size_of::<[S::Element; LANES]>();
     if n == 0 { 1 } else { n }
 }
 
@@ -101,20 +98,32 @@ fn score_tiles<L: Lanes, S: Stored, const M: usize, const T: usize>(
     let next = pick::<S, T>(if ahead { next } else { tiles }, at, q.len());
     let tiles = pick::<S, T>(tiles, at, q.len());
     let mut sums = [[l.splat(0.0); T]; M];
-    for (d, q) in q.iter().enumerate() {
-        if ahead && d.is_multiple_of(vectors_per_line::<S>()) {
+    // All columns at once where there are no scales.
+    for (group, q) in q.chunks(S::GROUP).enumerate() {
+        let first = if S::SCALED { group * S::GROUP } else { 0 };
+        let scales = tiles.map(|tile| tile.scales_of_tokens(l, group));
+        let values = tiles.map(|tile| &tile.values[first..first + q.len()]);
+        let next_values = next.map(|tile| &tile.values[first..first + q.len()]);
+        if ahead && S::SCALED {
             for next in next {
-                l.prefetch(&next[d]);
+                l.prefetch(&next.scales[group]);
             }
         }
-        let mut k = [l.splat(0.0); T];
-        for t in 0..T {
-            k[t] = S::load(l, &tiles[t][d]);
-        }
-        for m in 0..M {
-            let q = l.splat(q[m]);
+        for (d, q) in q.iter().enumerate() {
+            if ahead && d.is_multiple_of(vectors_per_line::<S>()) {
+                for next in next_values {
+                    l.prefetch(&next[d]);
+                }
+            }
+            let mut k = [l.splat(0.0); T];
             for t in 0..T {
-                sums[m][t] = l.fma(q, k[t], sums[m][t]);
+                k[t] = S::load(l, &values[t][d], scales[t]);
+            }
+            for m in 0..M {
+                let q = l.splat(q[m]);
+                for t in 0..T {
+                    sums[m][t] = l.fma(q, k[t], sums[m][t]);
+                }
             }
         }
     }
@@ -211,6 +220,7 @@ impl<const M: usize> Kernel for Values<'_, M> {
             KvDtype::F32 => self.add::<L, f32>(l),
             KvDtype::F16 => self.add::<L, f16>(l),
             KvDtype::BF16 => self.add::<L, bf16>(l),
+            KvDtype::Q8_0 => self.add::<L, Q8>(l),
         }
     }
 }
@@ -262,19 +272,32 @@ impl<const M: usize> Values<'_, M> {
                 Some(next) => (true, next),
                 None => (false, tile),
             };
-            let rows = as_vectors::<S>(tile).chunks_exact(self.vectors);
-            let next = as_vectors::<S>(next).chunks_exact(self.vectors);
+            let tile = Tile::<S>::new(tile, TILE_TOKENS * self.vectors);
+            let next = Tile::<S>::new(next, TILE_TOKENS * self.vectors);
+            if ahead && at == 0 {
+                for scales in next.scales {
+                    l.prefetch(scales);
+                }
+            }
+            let rows = tile.values.chunks_exact(self.vectors);
+            let next = next.values.chunks_exact(self.vectors);
             for ((token, row), next) in (0..TILE_TOKENS.min(left)).zip(rows).zip(next) {
                 let (Some(row), Some(next)) =
                     (row[at..].first_chunk::<C>(), next[at..].first_chunk::<C>())
                 else {
                     unreachable!("at + C <= vectors");
                 };
+                let mut scale = l.splat(1.0);
                 for c in 0..C {
+                    // `at` is a multiple of `C`, so that a group does not end elsewhere.
+                    let column = (at + c) * LANES;
+                    if S::SCALED && (c == 0 || column.is_multiple_of(S::GROUP)) {
+                        scale = tile.scale_of_token(l, column / S::GROUP, token);
+                    }
                     if ahead && c.is_multiple_of(vectors_per_line::<S>()) {
                         l.prefetch(&next[c]);
                     }
-                    let v = S::load(l, &row[c]);
+                    let v = S::load(l, &row[c], scale);
                     for m in 0..M {
                         sums[m][c] = l.fma(l.splat(weights[m][token]), v, sums[m][c]);
                     }
@@ -295,6 +318,8 @@ impl<const M: usize> Values<'_, M> {
 pub(super) struct Widen<'a> {
     pub(super) tile: &'a [u8],
     pub(super) dtype: KvDtype,
+    /// Vectors of a token's columns if it is a V tile, `None` if it is a K tile.
+    pub(super) v_vectors: Option<usize>,
     /// What to prefetch on the way.
     pub(super) next: &'a [u8],
     pub(super) to: &'a mut [Vec16],
@@ -304,27 +329,56 @@ impl Kernel for Widen<'_> {
     type Out = ();
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        #[inline(always)]
-        fn widen<L: Lanes, S: Stored>(l: L, tile: &[u8], to: &mut [Vec16]) {
-            for (from, to) in as_vectors::<S>(tile).iter().zip(to) {
-                l.store(S::load(l, from), to);
-            }
-        }
         for line in self.next.chunks(64) {
             l.prefetch(&line[0]);
         }
         match self.dtype {
-            KvDtype::F32 => widen::<L, f32>(l, self.tile, self.to),
-            KvDtype::F16 => widen::<L, f16>(l, self.tile, self.to),
-            KvDtype::BF16 => widen::<L, bf16>(l, self.tile, self.to),
+            KvDtype::F32 => self.widen::<L, f32>(l),
+            KvDtype::F16 => self.widen::<L, f16>(l),
+            KvDtype::BF16 => self.widen::<L, bf16>(l),
+            KvDtype::Q8_0 => self.widen::<L, Q8>(l),
         }
     }
 }
 
-/// A tile as vectors of its elements.
-#[inline(always)]
-fn as_vectors<S: Stored>(tile: &[u8]) -> &[[S; LANES]] {
-    bytemuck::cast_slice::<u8, S>(tile).as_chunks::<LANES>().0
+impl Widen<'_> {
+    #[inline(always)]
+    fn widen<L: Lanes, S: Stored>(self, l: L) {
+        let tile = Tile::<S>::new(self.tile, self.to.len());
+        let one = l.splat(1.0);
+        match self.v_vectors {
+            _ if !S::SCALED => {
+                for (from, to) in tile.values.iter().zip(self.to) {
+                    l.store(S::load(l, from, one), to);
+                }
+            }
+            None => {
+                let columns = tile
+                    .values
+                    .chunks(S::GROUP)
+                    .zip(self.to.chunks_mut(S::GROUP));
+                for (group, (columns, to)) in columns.enumerate() {
+                    let scales = tile.scales_of_tokens(l, group);
+                    for (from, to) in columns.iter().zip(to) {
+                        l.store(S::load(l, from, scales), to);
+                    }
+                }
+            }
+            Some(vectors) => {
+                let rows = tile.values.chunks_exact(vectors);
+                for (token, (row, to)) in rows.zip(self.to.chunks_exact_mut(vectors)).enumerate() {
+                    let of_group = S::GROUP / LANES;
+                    let groups = row.chunks(of_group).zip(to.chunks_mut(of_group));
+                    for (group, (columns, to)) in groups.enumerate() {
+                        let scale = tile.scale_of_token(l, group, token);
+                        for (from, to) in columns.iter().zip(to) {
+                            l.store(S::load(l, from, scale), to);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Folds a segment's state into the total of those before it.

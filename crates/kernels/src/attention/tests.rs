@@ -27,7 +27,8 @@ struct Params {
     head_dim: usize,
     len: usize,
     block_tokens: usize,
-    dtype: KvDtype,
+    /// Of K and of V.
+    dtypes: [KvDtype; 2],
     causal: bool,
     window: Option<usize>,
 }
@@ -38,7 +39,7 @@ const PLAIN: Params = Params {
     head_dim: 32,
     len: 70,
     block_tokens: 16,
-    dtype: KvDtype::F32,
+    dtypes: [KvDtype::F32; 2],
     causal: true,
     window: None,
 };
@@ -51,7 +52,7 @@ impl Case {
             head_dim,
             len,
             block_tokens,
-            dtype,
+            dtypes: [dtype_k, dtype_v],
             causal,
             window,
         } = params;
@@ -61,8 +62,8 @@ impl Case {
             kv_heads,
             head_dim,
             block_tokens,
-            dtype_k: dtype,
-            dtype_v: dtype,
+            dtype_k,
+            dtype_v,
         })
         .unwrap();
         let count = len.div_ceil(block_tokens);
@@ -165,13 +166,13 @@ impl Case {
         );
     }
 
-    /// The value as it is stored.
-    fn stored(&self, x: f32) -> f64 {
-        match self.layout.shape().dtype_k {
-            KvDtype::F32 => x.into(),
-            KvDtype::F16 => f16::from_f32(x).to_f64(),
-            KvDtype::BF16 => bf16::from_f32(x).to_f64(),
-        }
+    /// Rows of all heads' K or V as they are stored.
+    fn stored(&self, rows: &[f32], dtype: KvDtype) -> Vec<f64> {
+        let groups = rows
+            .chunks(self.shape.head_dim)
+            .flat_map(|head| head.chunks(32));
+        let stored = groups.flat_map(|group| stored_group(group, dtype));
+        stored.collect()
     }
 
     /// All positions' outputs, by the definition.
@@ -185,6 +186,9 @@ impl Case {
             ..
         } = self.shape;
         let group = self.shape.group();
+        let stored = self.layout.shape();
+        let k = self.stored(&self.k, stored.dtype_k);
+        let v = self.stored(&self.v, stored.dtype_v);
         let mut out = vec![0.0; self.len * self.width()];
         for pos in 0..self.len {
             for head in 0..heads {
@@ -194,12 +198,8 @@ impl Case {
                     (!causal || *t <= pos) && window.is_none_or(|window| t + window > pos)
                 };
                 let score = |t: usize| {
-                    let k = &self.k[at(t)..][..head_dim];
-                    let dot: f64 = q
-                        .iter()
-                        .zip(k)
-                        .map(|(&q, &k)| f64::from(q) * self.stored(k))
-                        .sum();
+                    let k = &k[at(t)..][..head_dim];
+                    let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * k).sum();
                     dot * f64::from(scale)
                 };
                 let scores: Vec<(usize, f64)> =
@@ -209,14 +209,31 @@ impl Case {
                 let out = &mut out[pos * self.width() + head * head_dim..][..head_dim];
                 for (t, score) in scores {
                     let weight = (score - top).exp() / total;
-                    for (out, &v) in out.iter_mut().zip(&self.v[at(t)..]) {
-                        *out += weight * self.stored(v);
+                    for (out, &v) in out.iter_mut().zip(&v[at(t)..]) {
+                        *out += weight * v;
                     }
                 }
             }
         }
         out
     }
+}
+
+/// Up to 32 columns of a token as they are stored.
+fn stored_group(group: &[f32], dtype: KvDtype) -> Vec<f64> {
+    let largest = group.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    let scale = f16::from_f32(largest / 127.0).to_f32();
+    let stored = |&x: &f32| match dtype {
+        KvDtype::F32 => x.into(),
+        KvDtype::F16 => f16::from_f32(x).to_f64(),
+        KvDtype::BF16 => bf16::from_f32(x).to_f64(),
+        KvDtype::Q8_0 if scale == 0.0 => 0.0,
+        KvDtype::Q8_0 => {
+            let steps = (x / scale).round_ties_even().clamp(-127.0, 127.0);
+            f64::from(steps) * f64::from(scale)
+        }
+    };
+    group.iter().map(stored).collect()
 }
 
 /// Near the naive twin on every instruction set; the same bits on all, one position after the other,
@@ -312,16 +329,52 @@ fn segments_are_folded() {
 #[test]
 fn every_head_dim() {
     for head_dim in [1, 5, 8, 16, 24, 31, 40, 64, 72, 80, 96, 128, 136, 256] {
-        for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::BF16] {
+        for dtype in KvDtype::ALL {
             check(
                 Params {
                     head_dim,
-                    dtype,
+                    dtypes: [dtype; 2],
                     len: 50,
                     ..PLAIN
                 },
                 head_dim as u64,
             );
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_types() {
+    for dtype_k in KvDtype::ALL {
+        for dtype_v in KvDtype::ALL {
+            for (head_dim, len, heads) in [(40, 130, 2), (64, 33, 12), (96, 17, 4)] {
+                let params = Params {
+                    heads,
+                    head_dim,
+                    len,
+                    dtypes: [dtype_k, dtype_v],
+                    ..PLAIN
+                };
+                check(params, (head_dim + len) as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn scaled_values_at_every_edge() {
+    let dtypes = [KvDtype::Q8_0; 2];
+    for len in [1, 15, 16, 17, 63, 64, 65, 129, 530] {
+        for (head_dim, window) in [(1, None), (33, Some(20)), (80, None)] {
+            let params = Params {
+                len,
+                head_dim,
+                window,
+                block_tokens: 32,
+                dtypes,
+                ..PLAIN
+            };
+            check(params, (len + head_dim) as u64);
         }
     }
 }
@@ -343,7 +396,7 @@ fn every_grouping() {
             Params {
                 heads,
                 kv_heads,
-                dtype: KvDtype::F16,
+                dtypes: [KvDtype::F16; 2],
                 ..PLAIN
             },
             heads as u64,
@@ -392,7 +445,7 @@ fn blocks_of_any_size_and_order() {
             let mut case = Case::new(
                 Params {
                     block_tokens,
-                    dtype: KvDtype::F16,
+                    dtypes: [KvDtype::F16; 2],
                     ..PLAIN
                 },
                 seed,
@@ -412,12 +465,12 @@ fn blocks_of_any_size_and_order() {
 
 #[test]
 fn writes_are_the_same_on_every_isa() {
-    for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::BF16] {
+    for dtype in KvDtype::ALL {
         for head_dim in [8, 24, 64] {
             let written = Isa::available().iter().map(|&isa| {
                 let mut case = Case::new(
                     Params {
-                        dtype,
+                        dtypes: [dtype; 2],
                         head_dim,
                         ..PLAIN
                     },
@@ -467,7 +520,7 @@ fn one_large_score_takes_all() {
 fn a_small_stack_is_enough() {
     let params = Params {
         head_dim: 256,
-        dtype: KvDtype::F16,
+        dtypes: [KvDtype::F16; 2],
         len: 200,
         ..PLAIN
     };

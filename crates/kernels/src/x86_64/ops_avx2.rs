@@ -83,6 +83,20 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> [__m256; 2] {
+        let at = from.as_ptr().cast::<u8>();
+        // SAFETY: reads 2 x 8 bytes at any alignment, which `from` has; AVX2 by the token.
+        unsafe {
+            [at, at.add(8)]
+                .map(|at| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))))
+        }
+    }
+    #[inline(always)]
+    fn splat_f16(self, x: f16) -> [__m256; 2] {
+        // SAFETY: AVX2 and F16C by the token.
+        [unsafe { _mm256_cvtph_ps(_mm_set1_epi16(x.to_bits() as i16)) }; 2]
+    }
+    #[inline(always)]
     fn store(self, v: [__m256; 2], to: &mut Vec16) {
         // SAFETY: writes 2 x 32 bytes at any alignment, which `to` has; AVX by the token.
         unsafe {
@@ -123,6 +137,22 @@ impl Lanes for Avx2 {
             let packed = _mm256_packus_epi32(low, high);
             let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
             _mm256_storeu_si256(out.as_mut_ptr().cast(), ordered);
+        }
+        out
+    }
+    #[inline(always)]
+    fn to_i8(self, v: [__m256; 2]) -> [i8; LANES] {
+        let mut out = [0; LANES];
+        // SAFETY: writes 16 bytes at any alignment, which `out` has; AVX2 by the token. (Packing works
+        // within 128-bit halves, which the permutation puts in order.)
+        unsafe {
+            let packed = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            let (low, high) = (
+                _mm256_castsi256_si128(ordered),
+                _mm256_extracti128_si256::<1>(ordered),
+            );
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
         }
         out
     }

@@ -68,6 +68,15 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> __m512 {
+        // SAFETY: reads 16 bytes at any alignment, which `from` has; AVX-512 by the token.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn splat_f16(self, x: f16) -> __m512 {
+        pure!(_mm512_cvtph_ps(_mm256_set1_epi16(x.to_bits() as i16)))
+    }
+    #[inline(always)]
     fn store(self, v: __m512, to: &mut Vec16) {
         // SAFETY: writes 64 bytes at any alignment, which `to` has; AVX-512 by the token.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
@@ -95,6 +104,16 @@ impl Lanes for Avx512 {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
             let upper = _mm512_srli_epi32::<16>(_mm512_mask_mov_epi32(rounded, nan, quiet));
             _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(upper));
+        }
+        out
+    }
+    #[inline(always)]
+    fn to_i8(self, v: __m512) -> [i8; LANES] {
+        let mut out = [0; LANES];
+        // SAFETY: writes 16 bytes at any alignment, which `out` has; AVX-512 by the token.
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
         }
         out
     }
