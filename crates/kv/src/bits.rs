@@ -67,28 +67,36 @@ impl Bits {
     }
 
     /// The least member that is at least `from`.
-    pub(crate) fn next(&self, from: u32) -> Option<u32> {
-        self.seek(from, 0)
-    }
-
-    /// The least number that is at least `from` and no member; the length if there is none.
-    fn next_gap(&self, from: u32) -> u32 {
-        self.seek(from, u64::MAX).unwrap_or(self.len)
-    }
-
-    /// The least number from `from` on whose bit, exclusive-or'ed with `flip`'s, is set.
-    fn seek(&self, from: u32, flip: u64) -> Option<u32> {
-        let first = (from / 64) as usize;
-        let mut skip = u64::MAX << (from % 64);
-        for (i, word) in self.words.iter().enumerate().skip(first) {
-            let found = (word ^ flip) & skip;
+    fn next(&self, from: u32) -> Option<u32> {
+        let word = (from / 64) as usize;
+        let here = self.words.get(word)? & (u64::MAX << (from % 64));
+        if here != 0 {
+            return Some(word as u32 * 64 + here.trailing_zeros());
+        }
+        let after = word + 1;
+        let mut skip = u64::MAX << (after % 64);
+        for (i, summary) in self.summary.iter().enumerate().skip(after / 64) {
+            let found = summary & skip;
             skip = u64::MAX;
             if found != 0 {
-                let at = i as u32 * 64 + found.trailing_zeros();
-                return (at < self.len).then_some(at);
+                let word = i as u32 * 64 + found.trailing_zeros();
+                return Some(word * 64 + self.words[word as usize].trailing_zeros());
             }
         }
         None
+    }
+
+    /// The least number from `from` to `end` that is no member, or `end`.
+    fn next_gap(&self, from: u32, end: u32) -> u32 {
+        let mut at = from;
+        while at < end {
+            let gaps = !self.words[(at / 64) as usize] & (u64::MAX << (at % 64));
+            if gaps != 0 {
+                return end.min(at / 64 * 64 + gaps.trailing_zeros());
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        end
     }
 
     /// The least `first` so that `first .. first + count` are all members and lie between two multiples
@@ -98,10 +106,12 @@ impl Bits {
         loop {
             let first = self.next(from)?;
             let upto = (first / edge).saturating_add(1).saturating_mul(edge);
-            let end = self.next_gap(first).min(upto);
-            if end - first >= count {
+            let enough = first.checked_add(count)?.min(upto).min(self.len);
+            let end = self.next_gap(first, enough);
+            if end - first == count {
                 return Some(first);
             }
+            // A gap, the edge, or the end.
             from = end;
         }
     }
@@ -127,7 +137,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_a_tree(
-            len in 1..400u32,
+            len in prop_oneof![1..400u32, 4000..9000u32],
             steps in proptest::collection::vec((any::<u32>(), 0..3u8, 1..150u32), 0..60),
             count in 1..80u32,
             edge in 1..200u32,
@@ -153,6 +163,8 @@ mod tests {
                 }
                 prop_assert_eq!(bits.first(), tree.first().copied());
                 prop_assert_eq!(bits.next(i), tree.range(i..).next().copied());
+                let gap = (i..len).find(|n| !tree.contains(n));
+                prop_assert_eq!(bits.next_gap(i, len), gap.unwrap_or(len));
             }
             for i in 0..len {
                 prop_assert_eq!(bits.contains(i), tree.contains(&i));

@@ -267,7 +267,7 @@ impl Blocks {
         let slab = self.slabs.open.first()?;
         let block = self.slabs.get(slab).free.first;
         self.begin(block, 1);
-        self.unlink_free(block, block, 1);
+        self.unlink_free(block);
         self.count_taken(1);
         Some(block)
     }
@@ -284,20 +284,33 @@ impl Blocks {
     /// When one of them is not free.
     pub(crate) fn take_run(&mut self, first: BlockId, count: u32) {
         let end = first + count;
+        let mut slab = self.slabs.of(first);
         let mut at = first;
         while at < end {
-            // Pieces that follow one another in the list of their slab, as freshly committed slabs and
-            // runs that were let go do, leave it as one.
-            let slab_end = self.slabs.blocks(self.slabs.of(at)).end.min(end);
-            let piece = &self.entries[at as usize..slab_end as usize];
-            let follows = |(entry, after): &(&Entry, u32)| entry.link.next == *after;
-            let chained = piece.iter().zip(at + 1..slab_end).take_while(follows);
-            let len = 1 + chained.count() as u32;
-            self.begin(at, len);
-            self.unlink_free(at, at + len - 1, len);
+            let slab_end = self.slabs.blocks(slab).end.min(end);
+            let len = self.chained(slab, at, slab_end);
+            self.detach(slab, at, len);
             at += len;
+            slab += u32::from(at == slab_end);
         }
+        self.begin(first, count);
+        self.takeable.remove_run(first, count);
+        self.free -= count as usize;
         self.count_taken(count as usize);
+    }
+
+    /// How many blocks from `first` on, up to `end`, follow one another in the list of their slab as
+    /// well: those of freshly committed slabs do, and runs that were let go.
+    fn chained(&self, slab: u32, first: BlockId, end: BlockId) -> u32 {
+        let list = &self.slabs.get(slab).free;
+        if list.len == end - first {
+            // All that there are.
+            return list.len;
+        }
+        let piece = &self.entries[first as usize..end as usize];
+        let follows = |(entry, after): &(&Entry, u32)| entry.link.next == *after;
+        let links = piece.iter().zip(first + 1..end).take_while(follows);
+        1 + links.count() as u32
     }
 
     /// The books of blocks that are being taken.
@@ -318,18 +331,26 @@ impl Blocks {
         self.stats.peak = self.stats.peak.max(self.used());
     }
 
-    /// Takes neighbours in the list of one slab out of it.
-    fn unlink_free(&mut self, first: BlockId, last: BlockId, count: u32) {
-        let slab = self.slabs.of(first);
+    /// Takes blocks that follow one another out of the list of their slab, or all that it has.
+    fn detach(&mut self, slab: u32, first: BlockId, count: u32) {
         let record = &mut self.slabs.slabs[slab as usize];
-        let entries = &mut self.entries;
-        record.free.remove_chain(entries, first, last, count);
         record.used += count;
-        if record.free.len == 0 {
+        if record.free.len == count {
+            record.free = List::EMPTY;
             self.slabs.open.remove(slab);
+        } else {
+            let entries = &mut self.entries;
+            record
+                .free
+                .remove_chain(entries, first, first + count - 1, count);
         }
-        self.takeable.remove_run(first, count);
-        self.free -= count as usize;
+    }
+
+    /// Takes a free block out of its list.
+    fn unlink_free(&mut self, block: BlockId) {
+        self.detach(self.slabs.of(block), block, 1);
+        self.takeable.remove(block);
+        self.free -= 1;
     }
 
     /// A block of which what it stored has come to its end.
@@ -474,7 +495,7 @@ impl Blocks {
     pub(crate) fn relocate(&mut self, from: BlockId, to: BlockId) {
         let moved = self.entries[from as usize];
         assert!(self.state(to) == State::Free, "block {to} is not free");
-        self.unlink_free(to, to, 1);
+        self.unlink_free(to);
         let cached = match moved.state {
             State::Used => false,
             State::Cached => true,
