@@ -77,10 +77,11 @@ impl Batch {
         self.tokens.len()
     }
 
-    /// Adds the next `count` tokens of a sequence, whose blocks do not cover them yet.
+    /// Adds the last `count` tokens of a sequence that its blocks cover.
     pub(crate) fn push(&mut self, place: usize, sequence: &Sequence, count: usize) {
-        let (first, position) = (self.tokens.len(), sequence.table.len());
-        self.tokens.extend_from_slice(sequence.pending(count));
+        let (first, position) = (self.tokens.len(), sequence.table.len() - count);
+        self.tokens
+            .extend_from_slice(sequence.slice(position, count));
         self.rows.push(Rows {
             sequence: place,
             rows: first..first + count,

@@ -1,7 +1,7 @@
 //! What can go wrong in the engine.
 
 use bursar_files::FileError;
-use bursar_kv::KvError;
+use bursar_kv::{KeepError, KvError};
 use bursar_memory::Refusal;
 use bursar_model::ModelError;
 use bursar_tokenizer::TokenizerError;
@@ -24,6 +24,9 @@ pub enum EngineError {
     /// The key and value cache could not be made.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// Cached prefixes could not be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The budget does not hold it.
     #[error(transparent)]
     Refused(#[from] Refusal),

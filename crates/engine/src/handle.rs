@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bursar_kv::KvReport;
+use bursar_kv::{KvReport, keep};
 use bursar_memory::{Account, Bytes};
 use bursar_model::Purpose;
 
@@ -21,6 +21,7 @@ use crate::params::GenerateParams;
 use crate::plan::MemoryPlan;
 use crate::reply::{self, TokenStream, VectorStream};
 use crate::sequence::Arrival;
+use crate::spill::Spill;
 use crate::step::Totals;
 use crate::stop::StopRules;
 use crate::thread::{self, Task};
@@ -158,10 +159,17 @@ impl Face {
     }
 }
 
+/// What an engine leaves behind.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Blocks in the file of kept prefixes; `None` if none was asked for.
+    pub kept_blocks: Option<usize>,
+}
+
 /// A running engine. Dropping it ends its thread, fails what is left, and unloads the model.
 pub struct Engine {
     handle: EngineHandle,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<Ended, EngineError>>>,
     warnings: Vec<String>,
 }
 
@@ -175,8 +183,24 @@ impl Engine {
     /// Starts the thread that runs `model`.
     ///
     /// # Errors
-    /// When the system refuses the thread.
-    pub fn start(model: EngineModel, options: EngineOptions) -> Result<Engine, EngineError> {
+    /// When the system refuses the thread, or the file for preempted sequences. A file of kept
+    /// prefixes that cannot be used is a warning: see [`Engine::warnings`].
+    pub fn start(mut model: EngineModel, options: EngineOptions) -> Result<Engine, EngineError> {
+        let mut warnings = Vec::new();
+        let mut spill = None;
+        if let Job::Generate {
+            kv, fingerprint, ..
+        } = &mut model.job
+        {
+            if let Some(options) = &options.spill {
+                spill = Some(Spill::create(options, kv.layout().block_bytes())?);
+            }
+            if let Some(path) = &options.keep
+                && let Err(error) = keep::load(path, fingerprint, kv)
+            {
+                warnings.push(format!("starting without kept prefixes: {error}"));
+            }
+        }
         let plan = Arc::clone(&model.plan);
         let (kv, encoder) = match &model.job {
             Job::Generate { kv, .. } => (Some(kv.report()), None),
@@ -215,12 +239,12 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || thread::run(model, &inner))
+            .spawn(move || thread::run(model, spill, &inner))
             .map_err(EngineError::Thread)?;
         Ok(Engine {
             handle: EngineHandle { face },
             thread: Some(thread),
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -232,6 +256,19 @@ impl Engine {
     /// A way to it.
     pub fn handle(&self) -> EngineHandle {
         self.handle.clone()
+    }
+
+    /// Ends the thread, fails what is left, unloads the model; says what was kept for the next start.
+    ///
+    /// # Errors
+    /// When the thread ended badly, or the file of kept prefixes could not be written.
+    pub fn shut_down(mut self) -> Result<Ended, EngineError> {
+        self.handle.face.inbox.stop();
+        let Some(thread) = self.thread.take() else {
+            return Err(EngineError::Stopped);
+        };
+        // A panic of the thread has been reported where it happened.
+        thread.join().unwrap_or(Err(EngineError::Stopped))
     }
 
     /// Takes no more requests, and waits until those inside have ended; false if that takes longer
@@ -247,7 +284,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.handle.face.inbox.stop();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported where it happened.
+            // A panic of the thread has been reported where it happened; who wants to hear of the rest
+            // shuts down.
             let _ = thread.join();
         }
     }

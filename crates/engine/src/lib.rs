@@ -15,18 +15,25 @@
 //! - `params`: how tokens are chosen, one value for all that ask the same.
 //! - `schedule`: who runs in a step, as a pure function; `sim` drives it from a seed. `pace`: how many tokens fit its time.
 //! - `step`, `sequence`, `batch`: generation step by step. `vectors`: embedding step by step.
+//! - `fingerprint`, `chain`: what blocks are found by. `holdings`: what a decision is told of them.
+//! - `spill`: blocks on disk, and whether that is worth it.
 //! - `inbox`, `thread`: the way in, and the thread that owns everything.
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod chain;
 mod embed;
 mod encoder;
 mod error;
+mod fingerprint;
 mod generate;
 mod handle;
+mod holdings;
 mod inbox;
 mod load;
+#[cfg(test)]
+mod mixes;
 mod options;
 mod pace;
 mod params;
@@ -38,6 +45,7 @@ pub mod schedule;
 mod sequence;
 #[cfg(test)]
 mod sim;
+mod spill;
 mod step;
 mod stop;
 mod thread;

@@ -10,6 +10,7 @@ use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::encoder::TextEncoder;
+use crate::fingerprint::fingerprint;
 use crate::generate::LoadOptions;
 use crate::plan::MemoryPlan;
 use crate::process::ProcessBase;
@@ -34,6 +35,8 @@ pub(crate) enum Job {
     Generate {
         kv: KvCache,
         sampler: Sampler,
+        /// What computes.
+        fingerprint: [u8; 32],
         _sampling: Reservation,
     },
     Embed {
@@ -90,6 +93,7 @@ impl EngineModel {
             Some((kv, sampling)) => Job::Generate {
                 kv,
                 sampler: Sampler::new(config.vocab),
+                fingerprint: fingerprint(config, &model),
                 _sampling: sampling,
             },
             None => Job::Embed {

@@ -1,16 +1,20 @@
 //! One generation in flight: its tokens, its blocks, its text so far, and where it ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bursar_kv::BlockTable;
+use bursar_kv::{BlockKey, BlockTable, PrefixHasher};
 use bursar_tokenizer::Detokenizer;
 
+use crate::EngineError;
+use crate::chain::Chain;
 use crate::generate::FinishReason;
 use crate::handle::GenerateRequest;
 use crate::params::GenerateParams;
 use crate::reply::{Event, PromptLogprob, Sender, Usage};
 use crate::sample::History;
 use crate::schedule::{Candidate, Seniority};
+use crate::spill::Spilled;
 use crate::stop::{StopMatcher, StopRules};
 use crate::vocabulary::Vocabulary;
 
@@ -40,9 +44,18 @@ pub(crate) struct Sequence {
     echoed: usize,
     seniority: Seniority,
     pub(crate) table: BlockTable,
+    /// Keys of its blocks; `None` where nothing is shared.
+    chain: Option<Chain>,
+    /// Most tokens that were ever stored for it.
+    reached: usize,
+    /// Tokens of the prompt that did not have to be computed.
+    found: usize,
+    /// Its blocks on disk, in order.
+    pub(crate) spilled: VecDeque<Spilled>,
     detokenizer: Detokenizer,
     matcher: StopMatcher<Vec<String>>,
     reply: Sender<Event>,
+    failed: bool,
 }
 
 /// What a step found out about a sequence.
@@ -65,7 +78,14 @@ fn with_room(mut prompt: Vec<u32>, longest: usize) -> Vec<u32> {
 }
 
 impl Sequence {
-    pub(crate) fn new(arrival: Arrival, order: u64, vocabulary: &Vocabulary) -> Self {
+    /// With a `hasher`, its blocks are shared with others that have the same.
+    pub(crate) fn new(
+        arrival: Arrival,
+        order: u64,
+        vocabulary: &Vocabulary,
+        hasher: Option<PrefixHasher>,
+        block_tokens: usize,
+    ) -> Self {
         let Arrival {
             request,
             longest,
@@ -77,7 +97,12 @@ impl Sequence {
             ignore_end,
             ..
         } = request.stop;
+        let chain = hasher.map(|hasher| Chain::new(hasher, &request.prompt, block_tokens));
         Self {
+            chain,
+            reached: 0,
+            found: 0,
+            spilled: VecDeque::new(),
             prompt: request.prompt.len(),
             tokens: with_room(request.prompt, longest),
             longest,
@@ -90,11 +115,13 @@ impl Sequence {
             seniority: Seniority {
                 priority: request.priority,
                 order,
+                overtaken: 0,
             },
             table: BlockTable::new(),
             detokenizer: vocabulary.tokenizer().detokenizer(true),
             matcher: StopMatcher::new(strings),
             reply,
+            failed: false,
         }
     }
 
@@ -112,15 +139,111 @@ impl Sequence {
         self.seniority
     }
 
-    /// Whether nobody waits for it any more.
-    pub(crate) fn abandoned(&self) -> bool {
-        self.reply.abandoned()
+    /// So many later ones were let in before it.
+    pub(crate) fn overtake(&mut self, times: u32) {
+        self.seniority.overtaken = self.seniority.overtaken.saturating_add(times);
     }
 
-    /// The next `count` tokens to run.
-    pub(crate) fn pending(&self, count: usize) -> &[u32] {
-        let done = self.table.len();
-        &self.tokens[done..done + count]
+    /// Makes room for all that it may become, once: when it is let in for the first time.
+    pub(crate) fn prepare(&mut self, block_tokens: usize) {
+        let most = self.prompt + self.longest;
+        if self.reached == 0 && self.table.blocks().is_empty() {
+            self.tokens.reserve_exact(most - self.tokens.len());
+            self.table = BlockTable::with_capacity(most, block_tokens);
+        }
+    }
+
+    /// Most leading tokens that may be found stored instead of computed: one has to be run, and so
+    /// have those that log-probabilities are still to be told of.
+    pub(crate) fn adoptable(&self) -> usize {
+        let most = self.tokens.len() - 1;
+        match self.echo && self.echoed < self.prompt {
+            true => most.min(self.echoed.saturating_sub(1)),
+            false => most,
+        }
+    }
+
+    /// The key of a full block, if its tokens are known and it is shared at all.
+    pub(crate) fn key(&self, index: usize) -> Option<&BlockKey> {
+        self.chain.as_ref()?.keys().get(index)
+    }
+
+    /// The keys of all full blocks.
+    pub(crate) fn keys(&self) -> &[BlockKey] {
+        self.chain.as_ref().map_or(&[], Chain::keys)
+    }
+
+    /// How many of the prompt's tokens there are to take over from another with the same prompt, and
+    /// the key of the last of them that fill no block; `None` where they fill blocks only, or for one
+    /// that has to compute them.
+    pub(crate) fn rest(&self) -> Option<(usize, &BlockKey)> {
+        let most = self.prompt - 1;
+        // Once it has generated something, it may have been preempted: then there is more to find.
+        let whole = self.echo && self.echoed < self.prompt;
+        let rest = self.chain.as_ref()?.rest()?;
+        (!whole).then_some((most, rest))
+    }
+
+    /// Whether it is likely to run on after its next token.
+    pub(crate) fn runs_on(&self) -> bool {
+        self.generated() + 1 < self.longest
+    }
+
+    /// Tokens of its block at `index` that are on disk.
+    pub(crate) fn spilled(&self, index: usize) -> Option<usize> {
+        let at = self
+            .spilled
+            .binary_search_by_key(&index, |s| s.index)
+            .ok()?;
+        Some(self.spilled[at].tokens)
+    }
+
+    /// A block of it was written to disk.
+    pub(crate) fn keep(&mut self, block: Spilled) {
+        let at = self.spilled.partition_point(|s| s.index < block.index);
+        self.spilled.insert(at, block);
+    }
+
+    /// Its block at `index` on disk, to be read once.
+    pub(crate) fn take_spilled(&mut self, index: usize) -> Option<Spilled> {
+        let at = self
+            .spilled
+            .binary_search_by_key(&index, |s| s.index)
+            .ok()?;
+        self.spilled.remove(at)
+    }
+
+    /// The table covers what was found for it up to here, from `from` on.
+    pub(crate) fn adopted(&mut self, from: usize) -> usize {
+        let new = self.table.len().min(self.prompt);
+        let found = new.saturating_sub(from.max(self.reached));
+        self.found += found;
+        self.reached = self.reached.max(self.table.len());
+        found
+    }
+
+    /// It runs `count` tokens up to the table's end; gives how many of them had been computed before.
+    pub(crate) fn computed(&mut self, count: usize) -> usize {
+        let end = self.table.len();
+        let again = self.reached.min(end).saturating_sub(end - count);
+        self.reached = self.reached.max(end);
+        again
+    }
+
+    /// `count` of its tokens from a position on.
+    pub(crate) fn slice(&self, position: usize, count: usize) -> &[u32] {
+        &self.tokens[position..position + count]
+    }
+
+    /// Ends it for want of blocks.
+    pub(crate) fn fail(&mut self, error: EngineError) {
+        self.failed = true;
+        self.reply.send(Event::Failed(error));
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn abandoned(&self) -> bool {
+        self.failed || self.reply.abandoned()
     }
 
     /// Whether the logits at a position are of use.
@@ -169,6 +292,7 @@ impl Sequence {
     pub(crate) fn take(
         &mut self,
         vocabulary: &Vocabulary,
+        block_tokens: usize,
         token: u32,
         logprob: Option<f32>,
         top: Vec<(u32, f32)>,
@@ -187,6 +311,9 @@ impl Sequence {
             return true;
         }
         self.tokens.push(token);
+        if let Some(chain) = &mut self.chain {
+            chain.extend(&self.tokens, block_tokens);
+        }
         let certain = self.detokenizer.push(vocabulary.tokenizer(), token);
         let (text, found) = self.matcher.push(certain);
         self.reply.send(Event::Token {
@@ -222,7 +349,7 @@ impl Sequence {
         let usage = Usage {
             prompt_tokens: self.prompt,
             completion_tokens: self.generated(),
-            cached_tokens: 0,
+            cached_tokens: self.found,
         };
         self.reply.send(Event::Done { finish, usage });
     }

@@ -2,19 +2,22 @@
 //! a hash of every cell that it reads.
 //!
 //! What must hold, after every step of every seed:
-//! 1. No block is leaked or held twice: the tables of running sequences are disjoint, hold just the
-//!    blocks that their tokens need, and are all that the cache counts as used; waiting ones hold none.
-//! 2. Never over limits: sequences at once, rows of a step, rows of prompts in a step.
-//! 3. No starvation: while anything is inside, each step runs something; the most senior running
-//!    sequence advances in every step; and no running sequence is junior to a waiting one of its
-//!    priority. With no more arrivals, all end within a bound of steps.
-//! 4. Same words: every answer is what the same prompt gives alone, whoever else ran, left, or was
-//!    preempted; of those who leave, as far as they listened. A cell overwritten by another sequence,
-//!    skipped, or written twice with something else, would change the hash and all that follows.
-//! 5. What is reserved up front is not taken away, unless for a higher priority.
-//! 6. Every stream ends, once.
+//! 1. No block is leaked: a block's references are the tables of running sequences that hold it; those
+//!    held are all that the cache counts as used; waiting sequences hold none.
+//! 2. No block that is still written is shared, and none at all among those of different tenants.
+//! 3. Never over limits: sequences at once, rows of a step, rows of prompts in a step.
+//! 4. No starvation: while anything is inside, each step runs something; the most senior running
+//!    sequence advances in every step; no running sequence is junior to a waiting one of its priority;
+//!    and none is passed by later ones more than a bounded number of times. With no more arrivals, all
+//!    end within a bound of steps.
+//! 5. Same words: every answer is what the same prompt gives alone, whoever else ran, left, was
+//!    preempted, written away, or computed its beginning; of those who leave, as far as they listened. A
+//!    cell overwritten by another sequence, skipped, or written twice with something else, would change
+//!    the hash and all that follows.
+//! 6. What is reserved up front is not taken away, unless for a higher priority.
+//! 7. Every stream ends, once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +32,13 @@ use bursar_model::ForwardBatch;
 use crate::batch::Decoder;
 use crate::generate::FinishReason;
 use crate::handle::GenerateRequest;
+use crate::options::{CompactionOptions, SpillOptions};
 use crate::reply::{self, Event, TokenStream};
 use crate::sample::Sampler;
-use crate::schedule::Admission;
+use crate::schedule::{Admission, OVERTAKES_MAX, Seniority};
 use crate::sequence::Arrival;
-use crate::step::{Generation, Rules};
+use crate::spill::Spill;
+use crate::step::{Generation, Rules, Totals};
 use crate::stop::StopRules;
 use crate::vocabulary::Vocabulary;
 
@@ -42,23 +47,23 @@ const BLOCK_TOKENS: usize = 16;
 const OUTPUT_ROWS: usize = 3;
 
 /// SplitMix64 (Steele et al. 2014).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.0)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    fn range(&mut self, low: usize, high: usize) -> usize {
+    pub(crate) fn range(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low + 1)
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
@@ -151,11 +156,13 @@ impl Decoder for HashModel {
 
 /// A client with what it has heard.
 struct Client {
+    tenant: u8,
     want: Vec<u32>,
     leaves_after: Option<usize>,
     echo: usize,
     heard: Vec<u32>,
     echoed: usize,
+    cached: usize,
     ended: bool,
     /// `None` once it has left.
     stream: Option<TokenStream>,
@@ -176,6 +183,8 @@ impl Client {
                 Event::Done { finish, usage } => {
                     assert_eq!(finish, FinishReason::Length);
                     assert_eq!(usage.completion_tokens, self.want.len());
+                    assert!(usage.cached_tokens < usage.prompt_tokens);
+                    self.cached = usage.cached_tokens;
                     assert_eq!(self.heard, self.want);
                     assert_eq!(self.echoed, self.echo);
                     self.ended = true;
@@ -205,15 +214,19 @@ struct Simulation {
     vocab: usize,
     clients: Vec<Client>,
     priorities: bool,
+    /// What prompts begin with.
+    beginnings: Vec<Vec<u32>>,
 }
 
 impl Simulation {
     fn new(seed: u64, vocabulary: &Arc<Vocabulary>) -> Self {
         let mut random = Random(seed);
+        let compacts = random.one_in(3);
         let shape = KvShape {
             layers: 1,
             kv_heads: 1,
-            head_dim: 16,
+            // Eight blocks to a slab, so that slabs run empty; or all of them.
+            head_dim: if compacts { 2048 } else { 16 },
             block_tokens: BLOCK_TOKENS,
             dtype_k: KvDtype::F32,
             dtype_v: KvDtype::F32,
@@ -231,64 +244,126 @@ impl Simulation {
                 0 => Admission::Reserve,
                 _ => Admission::Grow,
             },
+            fingerprint: (!random.one_in(4)).then_some([7; 32]),
+            salt: [0; 32],
+            compaction: compacts.then(CompactionOptions::default),
         };
+        let spill = random.one_in(2).then(|| {
+            let options = SpillOptions {
+                dir: std::env::temp_dir(),
+                bytes: Bytes((layout.block_bytes() * random.range(1, 2 * blocks)) as u64),
+            };
+            Spill::create(&options, layout.block_bytes()).unwrap_or_else(|e| panic!("{e}"))
+        });
         let decoder = HashModel {
             layout,
             vocab,
             rows: 0,
         };
         let sampler = Sampler::new(vocab);
+        // Everything seems to take from nothing to half a second, so that pieces grow and shrink, and
+        // writing away is sometimes cheaper than computing.
+        let mut times = Random(seed ^ 0xC10C);
+        let mut now = Duration::ZERO;
+        let clock = Box::new(move || {
+            now += Duration::from_micros(times.next() % 500_000);
+            now
+        });
+        let mut beginnings = Vec::new();
+        for _ in 0..3 {
+            let tokens = random.range(1, 70);
+            beginnings.push((0..tokens).map(|_| random.below(vocab) as u32).collect());
+        }
+        let generation = Generation::new(
+            decoder,
+            kv,
+            sampler,
+            Arc::clone(vocabulary),
+            rules.clone(),
+            spill,
+            clock,
+        );
         Self {
             priorities: random.one_in(3),
-            generation: Generation::new(decoder, kv, sampler, Arc::clone(vocabulary), rules),
+            generation,
             random,
             rules,
             blocks,
             vocab,
             clients: Vec::new(),
+            beginnings,
         }
     }
 
-    fn arrive(&mut self) {
+    /// Some tokens that no longer than `most`, often beginning like others.
+    fn prompt(&mut self, most: usize) -> Vec<u32> {
         let random = &mut self.random;
+        let mut prompt = match random.below(3) {
+            0 => Vec::new(),
+            _ => self.beginnings[random.below(self.beginnings.len())].clone(),
+        };
+        let more = match random.one_in(3) {
+            true if !prompt.is_empty() => 0,
+            _ => random.range(1, most),
+        };
+        prompt.extend((0..more).map(|_| random.below(self.vocab) as u32));
+        prompt.truncate(most);
+        prompt
+    }
+
+    fn arrive(&mut self) {
         let most = self.blocks * BLOCK_TOKENS;
         // Mostly short, sometimes all that there is.
-        let most = if random.one_in(4) { most } else { most.min(48) };
-        let prompt = random.range(1, most - 1);
-        let wants = random.range(1, (most - prompt).min(60));
-        let prompt: Vec<u32> = (0..prompt)
-            .map(|_| random.below(self.vocab) as u32)
-            .collect();
+        let most = match self.random.one_in(4) {
+            true => most,
+            false => most.min(48 + self.random.below(60)),
+        };
+        let prompt = self.prompt(most - 1);
+        let random = &mut self.random;
+        let wants = random.range(1, (most - prompt.len()).min(60));
         let priority = match self.priorities {
             true => random.below(3) as i32 - 1,
             false => 0,
         };
         let echo = random.one_in(5);
-        let (sender, stream) = reply::tokens(None);
-        self.clients.push(Client {
-            want: alone(&prompt, wants, self.vocab),
-            leaves_after: random.one_in(4).then(|| random.below(wants + 1)),
-            echo: if echo { prompt.len() } else { 0 },
-            heard: Vec::new(),
-            echoed: 0,
-            ended: false,
-            stream: Some(stream),
-        });
-        let request = GenerateRequest {
-            prompt,
-            stop: StopRules {
-                ignore_end: true,
-                ..StopRules::default()
-            },
-            echo_logprobs: echo,
-            priority,
-            ..GenerateRequest::default()
+        let tenant = random.below(2) as u8;
+        // Sometimes several answers to the same.
+        let choices = if random.one_in(4) {
+            random.range(2, 4)
+        } else {
+            1
         };
-        self.generation.accept(Arrival {
-            request,
-            longest: wants,
-            reply: sender,
-        });
+        for _ in 0..choices {
+            let random = &mut self.random;
+            let (sender, stream) = reply::tokens(None);
+            self.clients.push(Client {
+                tenant,
+                want: alone(&prompt, wants, self.vocab),
+                leaves_after: random.one_in(4).then(|| random.below(wants + 1)),
+                echo: if echo { prompt.len() } else { 0 },
+                heard: Vec::new(),
+                echoed: 0,
+                cached: 0,
+                ended: false,
+                stream: Some(stream),
+            });
+            let request = GenerateRequest {
+                prompt: prompt.clone(),
+                stop: StopRules {
+                    ignore_end: true,
+                    ..StopRules::default()
+                },
+                echo_logprobs: echo,
+                priority,
+                salt: Some([tenant; 32]),
+                ..GenerateRequest::default()
+            };
+            self.generation.accept(Arrival {
+                request,
+                longest: wants,
+                reply: sender,
+            });
+        }
     }
 
     fn step(&mut self) {
@@ -300,10 +375,6 @@ impl Simulation {
         self.generation.decoder().rows = 0;
         let prompts = self.generation.step();
         let rows = self.generation.decoder().rows;
-        // Steps seem to take from nothing to half a second, so that pieces grow and shrink.
-        let time = Duration::from_micros(self.random.next() % 500_000);
-        self.generation.observe(prompts, time);
-
         assert!(rows <= self.rules.batch_tokens, "{rows} rows");
         assert!(prompts <= chunk, "{prompts} rows of prompts");
         let preempted = self.generation.totals().preemptions - preempted;
@@ -312,64 +383,91 @@ impl Simulation {
         }
         self.check_blocks();
         self.check_order(before, highest, rows);
+        self.generation.tidy();
+        self.check_blocks();
         for client in &mut self.clients {
             client.listen();
         }
     }
 
     /// Tokens stored of each sequence that runs and is still wanted, most senior first.
-    fn lengths(&self) -> Vec<((i32, u64), usize)> {
+    fn lengths(&self) -> Vec<(Seniority, usize)> {
         let (running, _) = self.generation.sequences();
         let mut all: Vec<_> = running
             .iter()
             .filter(|sequence| !sequence.abandoned())
-            .map(|sequence| {
-                let seniority = sequence.seniority();
-                let rank = (-seniority.priority, seniority.order);
-                (rank, sequence.table.len())
-            })
+            .map(|sequence| (sequence.seniority(), sequence.table.len()))
             .collect();
-        all.sort_unstable();
+        all.sort_unstable_by(|a, b| a.0.order(b.0));
         all
     }
 
-    fn check_blocks(&self) {
+    fn check_blocks(&mut self) {
+        let cache = self.generation.cache();
+        let references: Vec<usize> = (0..self.blocks as u32)
+            .map(|block| cache.references(block) as usize)
+            .collect();
+        let (available, report) = (cache.available(), cache.report());
         let (running, waiting) = self.generation.sequences();
         assert!(running.len() <= self.rules.parallel);
         assert!(waiting.iter().all(|s| s.table.blocks().is_empty()));
-        let mut held = BTreeSet::new();
+        let mut held: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
         for sequence in running {
             let blocks = sequence.table.blocks();
-            assert_eq!(blocks.len(), sequence.table.len().div_ceil(BLOCK_TOKENS));
+            let tokens = sequence.table.len();
+            assert_eq!(blocks.len(), tokens.div_ceil(BLOCK_TOKENS));
+            let tenant = self.clients[sequence.seniority().order as usize].tenant;
             for &block in blocks {
-                assert!(held.insert(block), "block {block} is held twice");
+                held.entry(block).or_default().push(tenant);
+            }
+            if let Some(&last) = blocks.last()
+                && !tokens.is_multiple_of(BLOCK_TOKENS)
+            {
+                assert_eq!(references[last as usize], 1, "block {last} is written");
             }
         }
-        assert_eq!(self.generation.kv().blocks_used, held.len());
+        for (block, &references) in (0..).zip(&references) {
+            let tenants = held.get(&block).map_or(&[][..], Vec::as_slice);
+            assert_eq!(references, tenants.len(), "holders of block {block}");
+            let shared = tenants.len() > 1;
+            assert!(!shared || self.rules.fingerprint.is_some());
+            assert!(tenants.iter().all(|&t| t == tenants[0]), "block {block}");
+        }
+        assert_eq!(report.blocks_used, held.len());
+        assert_eq!(available, self.blocks - held.len());
     }
 
     /// `before` and `highest` are the lengths of the running and the highest priority among the waiting
     /// before the step.
-    fn check_order(&self, before: Vec<((i32, u64), usize)>, highest: Option<i32>, rows: usize) {
+    fn check_order(&self, before: Vec<(Seniority, usize)>, highest: Option<i32>, rows: usize) {
         let inside = |client: &Client| client.inside();
         if self.clients.iter().any(inside) {
             assert!(rows > 0, "nothing ran");
         }
-        let after: BTreeMap<_, _> = self.lengths().into_iter().collect();
+        let after: BTreeMap<_, _> = self
+            .lengths()
+            .into_iter()
+            .map(|(s, len)| (s.order, len))
+            .collect();
         let (running, waiting) = self.generation.sequences();
-        if let Some((rank, len)) = before.first() {
-            let advanced = after.get(rank).is_none_or(|now| now > len);
-            assert!(advanced, "{rank:?} stood still");
+        if let Some((first, len)) = before.first() {
+            let advanced = after.get(&first.order).is_none_or(|now| now > len);
+            assert!(advanced, "{first:?} stood still");
             // It has ended if it is not there any more, or was displaced by a higher priority.
-            let displaced = waiting.iter().any(|s| s.seniority().order == rank.1);
-            let above = highest.is_some_and(|priority| -priority < rank.0);
-            assert!(!displaced || above, "{rank:?} was preempted");
+            let displaced = waiting.iter().any(|s| s.seniority().order == first.order);
+            let above = highest.is_some_and(|priority| priority > first.priority);
+            assert!(!displaced || above, "{first:?} was preempted");
         }
         for waits in waiting {
+            let waits = waits.seniority();
+            assert!(
+                waits.overtaken < OVERTAKES_MAX + self.rules.parallel as u32,
+                "{waits:?} starves"
+            );
             for runs in running {
-                let (waits, runs) = (waits.seniority(), runs.seniority());
+                let runs = runs.seniority();
                 assert!(
-                    waits.priority != runs.priority || runs.order < waits.order,
+                    waits.priority != runs.priority || runs.order < waits.order || runs.promoted(),
                     "{runs:?} overtook {waits:?}"
                 );
             }
@@ -377,8 +475,8 @@ impl Simulation {
     }
 }
 
-/// Runs a seed to its end; gives the preemptions.
-fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>) -> u64 {
+/// Runs a seed to its end.
+fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>) -> Totals {
     let mut simulation = Simulation::new(seed, vocabulary);
     let arrivals = simulation.random.range(1, 20);
     let busy = simulation.random.one_in(2);
@@ -402,24 +500,47 @@ fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>) -> u64 {
         assert!(!client.inside(), "a stream without an end");
     }
     assert_eq!(simulation.generation.kv().blocks_used, 0);
-    simulation.generation.totals().preemptions
+    simulation.generation.totals()
+}
+
+fn vocabulary() -> Arc<Vocabulary> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/llama");
+    let file = ModelFile::open(&folder).unwrap_or_else(|e| panic!("{e}"));
+    Arc::new(Vocabulary::open(&file).unwrap_or_else(|e| panic!("{e}")))
 }
 
 #[test]
 fn every_seed_keeps_its_promises() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/llama");
-    let file = ModelFile::open(&folder).unwrap_or_else(|e| panic!("{e}"));
-    let vocabulary = Arc::new(Vocabulary::open(&file).unwrap_or_else(|e| panic!("{e}")));
-    let mut preemptions = 0;
+    let vocabulary = vocabulary();
+    let mut sum = Totals::default();
     for seed in 0..2000 {
         let run = std::panic::AssertUnwindSafe(|| simulate(seed, &vocabulary));
         match std::panic::catch_unwind(run) {
-            Ok(count) => preemptions += count,
+            Ok(totals) => {
+                sum.preemptions += totals.preemptions;
+                sum.overtakes += totals.overtakes;
+                sum.forks += totals.forks;
+                sum.prefix_hit_tokens += totals.prefix_hit_tokens;
+                sum.restored_bytes += totals.restored_bytes;
+                sum.evicted_blocks += totals.evicted_blocks;
+                sum.moved_bytes += totals.moved_bytes;
+                sum.spill_failures += totals.spill_failures;
+            }
             Err(panic) => {
                 eprintln!("seed {seed}");
                 std::panic::resume_unwind(panic);
             }
         }
     }
-    assert!(preemptions > 100, "only {preemptions} preemptions");
+    let common = [
+        sum.preemptions,
+        sum.overtakes,
+        sum.forks,
+        sum.prefix_hit_tokens,
+        sum.restored_bytes,
+        sum.evicted_blocks,
+        sum.moved_bytes,
+    ];
+    assert!(common.iter().all(|&count| count > 100), "{sum:?}");
+    assert_eq!(sum.spill_failures, 0);
 }

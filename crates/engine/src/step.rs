@@ -1,18 +1,24 @@
 //! Generation step by step: what the engine's thread does with the sequences that it owns. No
 //! thread and no clock is read here, so that `sim` can drive it from a seed.
 
+mod blocks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar_kv::{KvCache, KvReport};
+use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
 
 use crate::batch::{Batch, Decoder};
+use crate::holdings::Holdings;
+use crate::options::CompactionOptions;
 use crate::pace::Pace;
 use crate::reply::PromptLogprob;
 use crate::sample::Sampler;
-use crate::schedule::{Admission, Candidate, Decision, Limits, Who, decide};
+use crate::schedule::{Admission, Candidate, Decision, Limits, decide};
 use crate::sequence::{Arrival, Outcome, Question, Sequence};
+use crate::spill::{Rates, Spill};
 use crate::vocabulary::Vocabulary;
+use blocks::release;
 
 /// Counts since the start.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -63,27 +69,38 @@ pub(crate) struct Generation<D> {
     kv: KvCache,
     sampler: Sampler,
     vocabulary: Arc<Vocabulary>,
-    batch_tokens: usize,
-    parallel: usize,
-    admission: Admission,
+    rules: Rules,
+    spill: Option<Spill>,
+    clock: Clock,
     running: Vec<Sequence>,
     /// Most senior first.
     waiting: Vec<Sequence>,
     pace: Pace,
+    rates: Rates,
     decision: Decision,
     batch: Batch,
     candidates: [Vec<Candidate>; 2],
     outcomes: Vec<(usize, Outcome)>,
     totals: Totals,
     arrived: u64,
+    block_tokens: usize,
 }
 
-/// How many sequences, and how they are let in.
-#[derive(Copy, Clone, Debug)]
+/// Time since some fixed moment: the engine's thread reads a clock, a simulation makes it up.
+pub(crate) type Clock = Box<dyn FnMut() -> Duration>;
+
+/// How many sequences, how they are let in, and what they share.
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) batch_tokens: usize,
     pub(crate) parallel: usize,
     pub(crate) admission: Admission,
+    /// What computes: keys and values are shared with what the same has computed; `None` to share
+    /// nothing.
+    pub(crate) fingerprint: Option<[u8; 32]>,
+    /// Whose the requests are that do not say.
+    pub(crate) salt: [u8; 32],
+    pub(crate) compaction: Option<CompactionOptions>,
 }
 
 impl<D: Decoder> Generation<D> {
@@ -93,18 +110,22 @@ impl<D: Decoder> Generation<D> {
         sampler: Sampler,
         vocabulary: Arc<Vocabulary>,
         rules: Rules,
+        spill: Option<Spill>,
+        clock: Clock,
     ) -> Self {
         Self {
+            block_tokens: kv.layout().block_tokens(),
             decoder,
             kv,
             sampler,
             vocabulary,
-            batch_tokens: rules.batch_tokens,
-            parallel: rules.parallel,
-            admission: rules.admission,
+            pace: Pace::new(rules.batch_tokens),
+            rules,
+            spill,
+            clock,
             running: Vec::new(),
             waiting: Vec::new(),
-            pace: Pace::new(rules.batch_tokens),
+            rates: Rates::default(),
             decision: Decision::default(),
             batch: Batch::default(),
             candidates: Default::default(),
@@ -116,7 +137,11 @@ impl<D: Decoder> Generation<D> {
 
     /// Takes a request.
     pub(crate) fn accept(&mut self, arrival: Arrival) {
-        let sequence = Sequence::new(arrival, self.arrived, &self.vocabulary);
+        let salt = arrival.request.salt.unwrap_or(self.rules.salt);
+        let hasher = self.rules.fingerprint.as_ref();
+        let hasher = hasher.map(|fingerprint| PrefixHasher::new(fingerprint, &salt));
+        let order = self.arrived;
+        let sequence = Sequence::new(arrival, order, &self.vocabulary, hasher, self.block_tokens);
         self.arrived += 1;
         self.totals.requests += 1;
         self.wait(sequence);
@@ -141,7 +166,10 @@ impl<D: Decoder> Generation<D> {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.totals
+        Totals {
+            evicted_blocks: self.kv.report().evictions,
+            ..self.totals
+        }
     }
 
     pub(crate) fn kv(&self) -> KvReport {
@@ -160,40 +188,84 @@ impl<D: Decoder> Generation<D> {
 
     /// Frees what cancelled requests hold.
     pub(crate) fn sweep(&mut self) {
-        let (kv, cancelled) = (&mut self.kv, &mut self.totals.cancelled);
-        self.running.retain_mut(|sequence| {
+        let (running, waiting) = (self.running.len(), self.waiting.len());
+        let Self { kv, spill, .. } = self;
+        let mut stays = |sequence: &mut Sequence| {
             let stays = !sequence.abandoned();
             if !stays {
-                kv.free(&mut sequence.table);
-                *cancelled += 1;
+                release(kv, spill, sequence);
             }
             stays
-        });
-        self.waiting.retain(|sequence| {
-            let stays = !sequence.abandoned();
-            *cancelled += u64::from(!stays);
-            stays
-        });
+        };
+        self.running.retain_mut(&mut stays);
+        self.waiting.retain_mut(&mut stays);
+        let left = running + waiting - self.running.len() - self.waiting.len();
+        self.totals.cancelled += left as u64;
     }
 
     /// One step; gives the tokens of prompts in it. Does nothing if there is nothing to do.
     pub(crate) fn step(&mut self) -> usize {
+        let now = (self.clock)();
+        self.kv.tick(now.as_millis() as u64);
         self.sweep();
         if self.running.is_empty() && self.waiting.is_empty() {
             return 0;
         }
         self.decide();
         let prompts = self.fill();
+        let start = (self.clock)();
         self.run();
+        let time = (self.clock)().saturating_sub(start);
+        self.pace.observe(prompts, time);
+        // A few tokens take as long as one.
+        if prompts >= 16 {
+            self.rates.compute.observe(self.batch.len(), time);
+        }
+        self.publish();
         self.deliver();
         self.totals.steps += 1;
         self.totals.prefill_tokens += prompts as u64;
         prompts
     }
 
-    /// The last step took `time` with so many tokens of prompts.
-    pub(crate) fn observe(&mut self, prompts: usize, time: Duration) {
-        self.pace.observe(prompts, time);
+    /// Moves blocks together where that is due, within what fits between two steps; whether there may
+    /// be more to do.
+    pub(crate) fn tidy(&mut self) -> bool {
+        let Some(options) = &self.rules.compaction else {
+            return false;
+        };
+        let triggers = Triggers {
+            fragmentation: options.fragmentation,
+            efficiency: options.efficiency,
+        };
+        if !self.kv.wants_compaction(&triggers) {
+            return false;
+        }
+        let start = (self.clock)();
+        let tables = self.running.iter_mut().map(|sequence| &mut sequence.table);
+        let mut tables: Vec<_> = tables.collect();
+        let done = self
+            .kv
+            .compact(&mut tables, options.bytes_per_step, &triggers);
+        if done.is_empty() {
+            return false;
+        }
+        let end = (self.clock)();
+        let time = end.saturating_sub(start);
+        self.kv.compacted(end.as_millis() as u64, time);
+        self.totals.compactions += 1;
+        self.totals.moved_bytes += done.moved_bytes.0;
+        self.totals.returned_bytes += done.bytes_returned.0;
+        self.totals.compaction_us += time.as_micros() as u64;
+        true
+    }
+
+    /// Lets go of everything but the cache.
+    pub(crate) fn finish(mut self) -> KvCache {
+        for mut sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
+            release(&mut self.kv, &mut self.spill, &mut sequence);
+        }
+        self.kv
     }
 
     /// All sequences: those that run, and those that wait.
@@ -208,59 +280,32 @@ impl<D: Decoder> Generation<D> {
         &mut self.decoder
     }
 
+    /// The cache.
+    #[cfg(test)]
+    pub(crate) fn cache(&mut self) -> &mut KvCache {
+        &mut self.kv
+    }
+
     fn decide(&mut self) {
         let [running, waiting] = &mut self.candidates;
         running.clear();
         running.extend(self.running.iter().map(Sequence::candidate));
         waiting.clear();
         waiting.extend(self.waiting.iter().map(Sequence::candidate));
-        let report = self.kv.report();
         let limits = Limits {
-            batch_tokens: self.batch_tokens,
+            batch_tokens: self.rules.batch_tokens,
             chunk_tokens: self.pace.tokens(),
-            parallel: self.parallel,
-            block_tokens: report.block_tokens,
-            admission: self.admission,
+            parallel: self.rules.parallel,
+            block_tokens: self.block_tokens,
+            admission: self.rules.admission,
         };
-        let free = self.kv.available();
-        decide(running, waiting, free, &limits, &mut self.decision);
-    }
-
-    /// Preempts, lets in, and fills the batch; gives the tokens of prompts in it.
-    fn fill(&mut self) -> usize {
-        let Decision { preempt, runs, .. } = &mut self.decision;
-        for &place in preempt.iter() {
-            let table = &mut self.running[place].table;
-            self.totals.preemptions += 1;
-            self.totals.recomputed_tokens += table.len() as u64;
-            self.kv.free(table);
-        }
-        // Places among the running stay as decided until the batch is filled: new ones go behind, and
-        // preempted ones leave at the end.
-        let mut entering = 0;
-        let mut prompts = 0;
-        self.batch.clear();
-        for run in runs.iter() {
-            let place = match run.who {
-                Who::Running(place) => place,
-                Who::Waiting(place) => {
-                    // They are named in order, each once, and those before have left already.
-                    debug_assert_eq!(place, entering);
-                    self.running.push(self.waiting.remove(place - entering));
-                    entering += 1;
-                    self.running.len() - 1
-                }
-            };
-            let sequence = &mut self.running[place];
-            let pending = sequence.candidate().pending;
-            self.batch.push(place, sequence, run.tokens);
-            // The decision counted blocks with these very numbers.
-            self.kv
-                .append(&mut sequence.table, run.tokens)
-                .expect("the decision left blocks for every run");
-            prompts += if pending > 1 { run.tokens } else { 0 };
-        }
-        prompts
+        let books = Holdings {
+            kv: &self.kv,
+            running: &self.running,
+            waiting: &self.waiting,
+            block_tokens: self.block_tokens,
+        };
+        decide(running, waiting, &books, &limits, &mut self.decision);
     }
 
     fn run(&mut self) {
@@ -336,7 +381,8 @@ impl<D: Decoder> Generation<D> {
                     top,
                 } => {
                     let before = sequence.generated();
-                    if sequence.take(&self.vocabulary, token, logprob, top) {
+                    let block_tokens = self.block_tokens;
+                    if sequence.take(&self.vocabulary, block_tokens, token, logprob, top) {
                         ended.push(place);
                     }
                     self.totals.outputs += (sequence.generated() - before) as u64;
@@ -351,7 +397,7 @@ impl<D: Decoder> Generation<D> {
         for &place in leaving.iter().rev() {
             let mut sequence = self.running.remove(place);
             if ended.contains(&place) {
-                self.kv.free(&mut sequence.table);
+                release(&mut self.kv, &mut self.spill, &mut sequence);
             } else {
                 self.wait(sequence);
             }

@@ -1,16 +1,18 @@
 //! The engine's thread: takes what has arrived, runs a step, publishes its figures, sleeps when there
 //! is nothing to do.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use bursar_kv::KvReport;
+use bursar_kv::{KvReport, keep};
 
+use crate::EngineError;
 use crate::batch::LoadedModel;
-use crate::handle::{Face, Published};
+use crate::handle::{Ended, Face, Published};
 use crate::inbox::lock;
 use crate::load::{EngineModel, Job};
 use crate::sequence::Arrival;
-use crate::step::{Generation, Rules, Totals};
+use crate::spill::Spill;
+use crate::step::{Clock, Generation, Rules, Totals};
 use crate::vectors::{EmbedArrival, Embedding};
 
 /// A request on its way in.
@@ -26,6 +28,8 @@ trait Work {
     /// Frees what cancelled requests hold.
     fn sweep(&mut self);
     fn step(&mut self);
+    /// Puts memory in order between steps; whether there may be more to do.
+    fn tidy(&mut self) -> bool;
     fn running(&self) -> usize;
     fn waiting(&self) -> usize;
     fn totals(&self) -> Totals;
@@ -47,9 +51,11 @@ impl Work for Generation<LoadedModel> {
     }
 
     fn step(&mut self) {
-        let start = Instant::now();
-        let prompts = self.step();
-        self.observe(prompts, start.elapsed());
+        self.step();
+    }
+
+    fn tidy(&mut self) -> bool {
+        self.tidy()
     }
 
     fn running(&self) -> usize {
@@ -92,6 +98,10 @@ impl Work for Embedding {
         self.step();
     }
 
+    fn tidy(&mut self) -> bool {
+        false
+    }
+
     fn running(&self) -> usize {
         self.running()
     }
@@ -129,8 +139,19 @@ impl Drop for Farewell<'_> {
     }
 }
 
+/// Milliseconds of this clock are those since 1970, and never go back.
+fn clock() -> Clock {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let (since, start) = (since.unwrap_or_default(), Instant::now());
+    Box::new(move || since + start.elapsed())
+}
+
 /// Runs a model until the inbox is stopped.
-pub(crate) fn run(model: EngineModel, face: &Face) {
+pub(crate) fn run(
+    model: EngineModel,
+    spill: Option<Spill>,
+    face: &Face,
+) -> Result<Ended, EngineError> {
     // Declared first, so that it speaks last, when all sequences have been dropped.
     let _farewell = Farewell(face);
     let EngineModel {
@@ -145,30 +166,45 @@ pub(crate) fn run(model: EngineModel, face: &Face) {
         Job::Generate {
             kv,
             sampler,
+            fingerprint,
             _sampling,
         } => {
+            let options = face.options();
             let rules = Rules {
                 batch_tokens: plan.batch_tokens(),
                 parallel: plan.parallel(),
-                admission: face.options().admission,
+                admission: options.admission,
+                fingerprint: options.prefix_cache.then_some(fingerprint),
+                salt: options.salt,
+                compaction: options.compaction,
             };
             let decoder = LoadedModel { model, workers };
-            serve(
-                Generation::new(decoder, kv, sampler, vocabulary, rules),
-                face,
-            );
+            let mut generation =
+                Generation::new(decoder, kv, sampler, vocabulary, rules, spill, clock());
+            serve(&mut generation, face);
+            let kv = generation.finish();
+            let Some(path) = &options.keep else {
+                return Ok(Ended::default());
+            };
+            let kept = keep::save(path, &fingerprint, &kv)?;
+            Ok(Ended {
+                kept_blocks: Some(kept.blocks),
+            })
         }
         Job::Embed { encoder } => {
-            serve(Embedding::new(model, workers, encoder.normalizes()), face);
+            let mut embedding = Embedding::new(model, workers, encoder.normalizes());
+            serve(&mut embedding, face);
+            Ok(Ended::default())
         }
     }
 }
 
-fn serve(mut work: impl Work, face: &Face) {
+fn serve(work: &mut impl Work, face: &Face) {
     let mut ends = Ends::default();
     let mut measured = Measured::default();
+    let mut untidy = false;
     loop {
-        let idle = work.running() + work.waiting() == 0;
+        let idle = work.running() + work.waiting() == 0 && !untidy;
         let taken = face.inbox.take(idle);
         if taken.stopping {
             return;
@@ -185,14 +221,15 @@ fn serve(mut work: impl Work, face: &Face) {
         work.sweep();
         if work.running() + work.waiting() < before {
             // Who waits for the memory of the cancelled need not wait for a step.
-            publish(&work, face, &ends);
+            publish(work, face, &ends);
         }
         work.step();
+        untidy = work.tidy();
         let (running, waiting) = (work.running(), work.waiting());
         ends.observe(before - (running + waiting));
         measured.refresh(running + waiting == 0, || work.measure());
         lock(&face.published).step = start.elapsed();
-        publish(&work, face, &ends);
+        publish(work, face, &ends);
     }
 }
 

@@ -18,6 +18,10 @@
 //! | [`isa`] | which vector instructions this machine has |
 #![deny(unsafe_code)]
 
+/// Goes up with every change after which some kernel gives other bits for the same input: keys and
+/// values computed before are not to be mixed with those computed after.
+pub const RESULTS_VERSION: u32 = 1;
+
 pub mod acts;
 pub mod attention;
 pub mod isa;

@@ -187,6 +187,17 @@ impl Model {
         &self.plan
     }
 
+    /// BLAKE3 over the weights as read, their names, and how they are held in memory: two models with
+    /// the same compute the same from the same configuration.
+    pub fn weights_digest(&self) -> &[u8; 32] {
+        self.weights.digest()
+    }
+
+    /// The instruction set that it computes with.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Columns of an output row: the vocabulary, or the width of a vector.
     pub fn output_width(&self) -> usize {
         self.plan.architecture.program.output_width

@@ -98,7 +98,11 @@ pub(crate) struct Weights {
     mapping: Mapping,
     plan: WeightsPlan,
     forms: Vec<TensorForm>,
+    digest: [u8; 32],
 }
+
+/// Bytes that one hash covers while a file is read, so that workers share them whatever their number.
+const DIGEST_PART: usize = 1 << 18;
 
 impl Weights {
     /// Reads and packs every tensor into `mapping`, which must hold `plan.bytes()`; `staging` must
@@ -113,6 +117,7 @@ impl Weights {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, ModelError> {
         let mut done = 0u64;
+        let mut digest = blake3::Hasher::new();
         for (tensor, range) in tensors.iter().zip(&plan.ranges) {
             let dst = &mut mapping.as_mut_slice()[range.clone()];
             let row_bytes = row_bytes(&tensor.info)?;
@@ -125,6 +130,7 @@ impl Weights {
                 let src = &mut src[..rows * row_bytes];
                 let offset = row as u64 * row_bytes as u64;
                 file.read_at(&tensor.info, offset, src)?;
+                digest_parts(workers, src, &mut digest);
                 match tensor.form {
                     TensorForm::Matrix(layout) if is_widened(tensor) => {
                         let panel = &mut widened[..PANEL_ROWS * layout.row_bytes()];
@@ -156,13 +162,20 @@ impl Weights {
                 progress(done);
                 row += rows;
             }
+            digest.update(format!("{} {:?}", tensor.info.name, tensor.form).as_bytes());
             file.drop_cache(&tensor.info, 0..tensor.info.bytes);
         }
         Ok(Self {
             mapping,
             plan,
+            digest: digest.finalize().into(),
             forms: tensors.iter().map(|t| t.form).collect(),
         })
+    }
+
+    /// BLAKE3 over all that was read: each tensor's bytes, its name, and how it is held.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 
     /// A packed matrix.
@@ -180,6 +193,20 @@ impl Weights {
 
     fn bytes_of(&self, tensor: TensorId) -> &[u8] {
         &self.mapping.as_slice()[self.plan.ranges[tensor.0 as usize].clone()]
+    }
+}
+
+/// Adds the hashes of the parts of `src` to `digest`.
+fn digest_parts(workers: &Workers, src: &[u8], digest: &mut blake3::Hasher) {
+    let mut parts: Vec<(&[u8], [u8; 32])> = src
+        .chunks(DIGEST_PART)
+        .map(|part| (part, [0; 32]))
+        .collect();
+    workers.for_each_mut(&mut parts, |_, (part, hash)| {
+        *hash = blake3::hash(part).into();
+    });
+    for (_, hash) in &parts {
+        digest.update(hash);
     }
 }
 

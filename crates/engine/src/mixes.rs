@@ -1,0 +1,485 @@
+//! Random mixes of requests over real, tiny models: whatever else runs, each answer is that of the same
+//! request alone on a cold engine, tokens and log-probabilities, bit for bit.
+//!
+//! Everything is drawn from a seed: model, types, sizes, lengths, arrivals, shared beginnings,
+//! tenants, priorities, who leaves. What is to be survived has to happen: the runs in which cached
+//! blocks were evicted, sequences preempted, blocks written to disk and read again, and blocks moved
+//! are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar_files::synth::{self, Preset};
+use bursar_files::{ModelConfig, ModelFile};
+use bursar_kernels::isa::Isa;
+use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
+use bursar_kv::KvPlan;
+use bursar_memory::{Bytes, Ledger};
+use bursar_workers::Workers;
+
+use crate::batch::LoadedModel;
+use crate::generate::LoadOptions;
+use crate::handle::GenerateRequest;
+use crate::load::{EngineModel, Job};
+use crate::options::{CompactionOptions, SpillOptions};
+use crate::plan::{MemoryPlan, PlanRequest};
+use crate::process::ProcessBase;
+use crate::reply::{self, Event, PromptLogprob, TokenStream};
+use crate::schedule::Admission;
+use crate::sequence::Arrival;
+use crate::sim::Random;
+use crate::spill::Spill;
+use crate::step::{Generation, Rules, Totals};
+use crate::stop::StopRules;
+use crate::vocabulary::Vocabulary;
+use bursar_model::Purpose;
+
+const ARCHES: [&str; 3] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3"];
+const WEIGHTS: [&str; 4] = ["f32", "bf16", "q8_0", "q4_k"];
+
+/// How keys and values are stored in a mix.
+const STORED: [[KvDtype; 2]; 4] = [
+    [KvDtype::F32, KvDtype::F32],
+    [KvDtype::F16, KvDtype::F16],
+    [KvDtype::BF16, KvDtype::BF16],
+    [KvDtype::F16, KvDtype::BF16],
+];
+
+/// Most blocks of a slab where slabs are to run empty.
+const FEW: usize = 8;
+
+/// The cache of a mix.
+#[derive(Copy, Clone)]
+struct Cache {
+    stored: [KvDtype; 2],
+    block_tokens: usize,
+    blocks: usize,
+}
+
+/// Models written to a folder of their own, which goes with them.
+struct Models {
+    dir: std::path::PathBuf,
+    files: Vec<ModelFile>,
+    base: ProcessBase,
+    workers: Arc<Workers>,
+}
+
+impl Models {
+    fn write() -> Self {
+        let dir = std::env::temp_dir().join(format!("bursar-mixes-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary folder");
+        let mut files = Vec::new();
+        for weights in WEIGHTS {
+            for arch in ARCHES {
+                let spec = format!("{arch}:{weights}");
+                let preset = Preset::parse(&spec).unwrap_or_else(|e| panic!("{e}"));
+                let path = dir.join(format!("{arch}-{weights}.gguf"));
+                synth::write(&preset, 1, &path, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+                files.push(ModelFile::open(&path).unwrap_or_else(|e| panic!("{e}")));
+            }
+        }
+        Self {
+            dir,
+            files,
+            base: ProcessBase::measure().unwrap_or_else(|e| panic!("{e}")),
+            workers: Arc::new(Workers::new(1)),
+        }
+    }
+
+    /// A model with a cache. Times are drawn from `seed`; `spill` is the size of a file.
+    fn load(
+        &self,
+        file: &ModelFile,
+        cache: Cache,
+        rules: Rules,
+        spill: Option<u64>,
+        seed: u64,
+    ) -> Generation<LoadedModel> {
+        let Cache {
+            stored,
+            block_tokens,
+            blocks,
+        } = cache;
+        let budget = Bytes(1 << 30);
+        let vocabulary = Vocabulary::open(file).unwrap_or_else(|e| panic!("{e}"));
+        let request = request(stored, block_tokens, &rules);
+        let plan = MemoryPlan::new(file, &vocabulary, self.base, &request, budget);
+        let mut plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let layout = *plan.model.kv();
+        let kv = KvPlan::for_context(layout, blocks * block_tokens, 1);
+        plan.kv = Some(kv.unwrap_or_else(|e| panic!("{e}")));
+        let ledger = Ledger::new(budget);
+        let options = LoadOptions { isa: Isa::best() };
+        let workers = Arc::clone(&self.workers);
+        let model = EngineModel::load(
+            "model",
+            file,
+            vocabulary,
+            plan,
+            &ledger,
+            options,
+            workers,
+            &mut |_| {},
+        );
+        let model = model.unwrap_or_else(|e| panic!("{e}"));
+        let Job::Generate {
+            kv,
+            sampler,
+            fingerprint,
+            ..
+        } = model.job
+        else {
+            panic!("it generates");
+        };
+        let spill = spill.map(|bytes| {
+            let options = SpillOptions {
+                dir: self.dir.clone(),
+                bytes: Bytes(bytes),
+            };
+            Spill::create(&options, layout.block_bytes()).unwrap_or_else(|e| panic!("{e}"))
+        });
+        let decoder = LoadedModel {
+            model: model.model,
+            workers: model.workers,
+        };
+        let rules = Rules {
+            fingerprint: rules.fingerprint.map(|_| fingerprint),
+            ..rules
+        };
+        let mut times = Random(seed);
+        let mut now = Duration::ZERO;
+        let clock = Box::new(move || {
+            now += Duration::from_micros(times.next() % 60_000);
+            now
+        });
+        Generation::new(decoder, kv, sampler, model.vocabulary, rules, spill, clock)
+    }
+}
+
+impl Drop for Models {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn request(stored: [KvDtype; 2], block_tokens: usize, rules: &Rules) -> PlanRequest {
+    PlanRequest {
+        purpose: Purpose::Generate,
+        context: None,
+        parallel: rules.parallel,
+        batch_tokens: Some(rules.batch_tokens),
+        kv_dtype_k: stored[0],
+        kv_dtype_v: stored[1],
+        kv_block_tokens: block_tokens,
+        kv_memory: None,
+        threads: 1,
+        dequantize: false,
+    }
+}
+
+/// What a client has heard: comparable to the bit.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Heard {
+    tokens: Vec<u32>,
+    text: String,
+    /// Each token's log-probability and the alternatives'.
+    logprobs: Vec<Vec<(u32, u32)>>,
+    prompt: Vec<Vec<(u32, u32)>>,
+    ended: bool,
+    cached: usize,
+}
+
+fn bits(token: u32, own: Option<f32>, top: &[(u32, f32)]) -> Vec<(u32, u32)> {
+    let own = (token, own.map_or(0, f32::to_bits));
+    let others = top.iter().map(|&(token, l)| (token, l.to_bits()));
+    std::iter::once(own).chain(others).collect()
+}
+
+impl Heard {
+    fn listen(&mut self, stream: &mut TokenStream) {
+        while let Some(event) = stream.try_recv() {
+            match event {
+                Event::Token {
+                    text,
+                    token,
+                    logprob,
+                    top,
+                } => {
+                    self.text.push_str(&text);
+                    self.tokens.push(token);
+                    self.logprobs.push(bits(token, logprob, &top));
+                }
+                Event::Text(text) => self.text.push_str(&text),
+                Event::PromptLogprobs(found) => {
+                    let bits = |f: &PromptLogprob| bits(f.token, f.logprob, &f.top);
+                    self.prompt.extend(found.iter().map(bits));
+                }
+                Event::Done { usage, .. } => {
+                    assert!(usage.cached_tokens < usage.prompt_tokens);
+                    self.cached = usage.cached_tokens;
+                    self.ended = true;
+                }
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Whether this, to the point where it stopped listening, is the same as the whole.
+    fn begins(&self, whole: &Heard) -> bool {
+        whole.tokens.starts_with(&self.tokens)
+            && whole.logprobs.starts_with(&self.logprobs)
+            && whole.text.starts_with(&self.text)
+            && whole.prompt.starts_with(&self.prompt)
+            && (!self.ended || self.tokens.len() == whole.tokens.len())
+            && (!self.ended || self.prompt.len() == whole.prompt.len())
+    }
+}
+
+/// What a client asks.
+#[derive(Clone)]
+struct Ask {
+    prompt: Vec<u32>,
+    wants: usize,
+    echo: bool,
+    priority: i32,
+    tenant: u8,
+    leaves_after: Option<usize>,
+}
+
+fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
+    let (sender, stream) = reply::tokens(None);
+    let request = GenerateRequest {
+        prompt: ask.prompt.clone(),
+        stop: StopRules {
+            ignore_end: true,
+            ..StopRules::default()
+        },
+        logprobs: Some(2),
+        echo_logprobs: ask.echo,
+        priority: ask.priority,
+        salt: Some([ask.tenant; 32]),
+        ..GenerateRequest::default()
+    };
+    generation.accept(Arrival {
+        request,
+        longest: ask.wants,
+        reply: sender,
+    });
+    stream
+}
+
+/// Each of them alone, one after the other, with nothing shared.
+fn alone(generation: &mut Generation<LoadedModel>, asks: &[Ask]) -> Vec<Heard> {
+    let run = |ask| {
+        let mut stream = accept(generation, ask);
+        let mut heard = Heard::default();
+        while !heard.ended {
+            generation.step();
+            heard.listen(&mut stream);
+        }
+        heard
+    };
+    asks.iter().map(run).collect()
+}
+
+/// One mix; gives what happened in it.
+fn mix(models: &Models, seed: u64) -> Totals {
+    let random = &mut Random(seed);
+    let index = seed as usize;
+    let file = &models.files[index % models.files.len()];
+    let config = file.config();
+    let stored = STORED[index / models.files.len() % STORED.len()];
+    // Few small blocks, which run out; or large ones, enough for all, in several slabs.
+    let large = random.one_in(2);
+    let block_tokens = match large {
+        true => large_block(config, stored),
+        false => 16,
+    };
+    let blocks = match large {
+        true => random.range(18, 30),
+        false => random.range(8, 13),
+    };
+    let cache = Cache {
+        stored,
+        block_tokens,
+        blocks,
+    };
+    let rules = Rules {
+        batch_tokens: [32, 64, 128][random.below(3)],
+        parallel: if large {
+            random.range(12, 16)
+        } else {
+            random.range(4, 8)
+        },
+        admission: match random.below(8) {
+            0 => Admission::Reserve,
+            _ => Admission::Grow,
+        },
+        fingerprint: Some([0; 32]),
+        salt: [0; 32],
+        compaction: Some(CompactionOptions {
+            fragmentation: 0.05,
+            efficiency: 0.95,
+            bytes_per_step: Bytes(random.range(1 << 18, 1 << 20) as u64),
+        }),
+    };
+    let cold = Rules {
+        fingerprint: None,
+        compaction: None,
+        parallel: 1,
+        ..rules.clone()
+    };
+    let spill = (!random.one_in(8)).then(|| random.range(4 << 20, 16 << 20) as u64);
+    let asks = asks(random, config.vocab, block_tokens, blocks);
+    let mut solo = models.load(file, cache, cold, None, 0);
+    let want = alone(&mut solo, &asks);
+    drop(solo);
+
+    let mut generation = models.load(file, cache, rules, spill, seed);
+    let mut clients: Vec<(usize, Option<TokenStream>, Heard)> = Vec::new();
+    let mut steps = 0;
+    loop {
+        let inside = generation.running() + generation.waiting() > 0;
+        while clients.len() < asks.len() && (!random.one_in(4) || !inside) {
+            let stream = accept(&mut generation, &asks[clients.len()]);
+            clients.push((clients.len(), Some(stream), Heard::default()));
+            if !inside {
+                break;
+            }
+        }
+        if !inside && clients.len() == asks.len() {
+            break;
+        }
+        generation.step();
+        generation.tidy();
+        for (index, stream, heard) in &mut clients {
+            if let Some(open) = stream {
+                heard.listen(open);
+                let ask = &asks[*index];
+                if heard.ended || ask.leaves_after.is_some_and(|n| heard.tokens.len() >= n) {
+                    *stream = None;
+                }
+            }
+        }
+        steps += 1;
+        assert!(steps < 100_000, "seed {seed} does not end");
+    }
+    for (index, _, heard) in &clients {
+        let (ask, want) = (&asks[*index], &want[*index]);
+        assert!(heard.ended || ask.leaves_after.is_some());
+        assert!(
+            heard.begins(want),
+            "seed {seed}, {}: request {index} of {} tokens: {:?} instead of {:?}",
+            config.name,
+            ask.prompt.len(),
+            heard.tokens,
+            want.tokens,
+        );
+    }
+    let totals = generation.totals();
+    let cache = generation.finish();
+    assert_eq!(cache.report().blocks_used, 0);
+    totals
+}
+
+/// Tokens of a block of which a slab has few.
+fn large_block(config: &ModelConfig, [dtype_k, dtype_v]: [KvDtype; 2]) -> usize {
+    let few = |&block_tokens: &usize| {
+        let layout = KvLayout::in_slabs(KvShape {
+            layers: config.layers,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            block_tokens,
+            dtype_k,
+            dtype_v,
+        });
+        layout.is_some_and(|layout| layout.blocks_per_slab() as usize <= FEW)
+    };
+    (64..1024).step_by(64).find(few).expect("some size")
+}
+
+/// Requests that often begin alike.
+fn asks(random: &mut Random, vocab: usize, block_tokens: usize, blocks: usize) -> Vec<Ask> {
+    let tokens = |random: &mut Random, count: usize| -> Vec<u32> {
+        (0..count).map(|_| random.below(vocab) as u32).collect()
+    };
+    let large = block_tokens > 16;
+    let beginnings: Vec<Vec<u32>> = (0..2)
+        .map(|_| {
+            let count = match large {
+                true => random.range(1, block_tokens + block_tokens / 4),
+                false => random.range(10, 80),
+            };
+            tokens(random, count)
+        })
+        .collect();
+    let most = (block_tokens * blocks).min(if large { block_tokens * 2 } else { 160 });
+    let tenants = random.range(1, 2);
+    let priorities = random.one_in(3);
+    let mut asks = Vec::new();
+    for _ in 0..if large { 16 } else { random.range(7, 12) } {
+        // Some end soon and leave gaps between those who stay.
+        let wants = match random.one_in(2) {
+            true => random.range(1, 8),
+            false => random.range(20, 70),
+        };
+        let mut prompt = match random.below(3) {
+            0 => Vec::new(),
+            _ => beginnings[random.below(2)].clone(),
+        };
+        let more = random.range(1, 40);
+        prompt.extend(tokens(random, more));
+        prompt.truncate(most - wants);
+        let ask = Ask {
+            prompt,
+            wants,
+            echo: random.one_in(6),
+            priority: if priorities {
+                random.below(3) as i32
+            } else {
+                0
+            },
+            tenant: random.below(tenants) as u8,
+            leaves_after: random.one_in(5).then(|| random.below(wants)),
+        };
+        // Sometimes the same twice.
+        for _ in 0..if random.one_in(5) { 2 } else { 1 } {
+            asks.push(ask.clone());
+        }
+    }
+    asks
+}
+
+#[test]
+fn random_mixes_answer_as_each_request_alone() {
+    let models = Models::write();
+    let mut happened = [
+        ("evicted", 0),
+        ("preempted", 0),
+        ("spilled", 0),
+        ("moved", 0),
+    ];
+    let (mut hits, mut forks, mut restored) = (0, 0, 0);
+    const MIXES: u64 = 200;
+    for seed in 0..MIXES {
+        let totals = mix(&models, seed);
+        let counts = [
+            totals.evicted_blocks,
+            totals.preemptions,
+            totals.spills,
+            totals.moved_bytes,
+        ];
+        for ((_, runs), count) in happened.iter_mut().zip(counts) {
+            *runs += u64::from(count > 0);
+        }
+        hits += u64::from(totals.prefix_hit_tokens > 0);
+        forks += u64::from(totals.forks > 0);
+        restored += u64::from(totals.restored_bytes > 0);
+        assert_eq!(totals.spill_failures, 0);
+    }
+    eprintln!("{happened:?}, {hits} with hits, {forks} with forks, {restored} restored");
+    for (what, runs) in happened {
+        assert!(runs * 5 >= MIXES, "{what} in {runs} of {MIXES} runs");
+    }
+    assert!(hits * 5 >= MIXES && forks > 0 && restored * 10 >= MIXES);
+}
