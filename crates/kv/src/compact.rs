@@ -196,12 +196,12 @@ fn plan(
 }
 
 impl KvCache {
-    /// Whether the shares of the books are past the triggers.
+    /// Whether the shares of the books are past the triggers, and there are slabs to gain.
     pub fn wants_compaction(&self, triggers: &Triggers) -> bool {
         let report = self.report();
-        !report.bytes_committed.is_zero()
-            && (report.fragmentation() > triggers.fragmentation
-                || report.efficiency() < triggers.efficiency)
+        let past = report.fragmentation() > triggers.fragmentation
+            || report.efficiency() < triggers.efficiency;
+        past && self.blocks.slabs.can_return_one()
     }
 
     /// If a trigger is past, moves at most `budget` bytes of blocks (at least one block) out of the
@@ -294,5 +294,90 @@ impl KvCache {
     pub fn compacted(&mut self, unix_ms: u64, duration: Duration) {
         self.compactions.time += duration;
         self.compactions.last = Some(CompactionTime { unix_ms, duration });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PER_SLAB: u32 = 4;
+
+    /// Slabs with that many used blocks each, the lowest ones.
+    fn blocks(used: &[u32]) -> Blocks {
+        let slabs = used.len() as u32;
+        let mut blocks = Blocks::new(slabs * PER_SLAB, PER_SLAB);
+        (0..slabs).for_each(|slab| blocks.commit(slab));
+        blocks.take_run(0, slabs * PER_SLAB);
+        for (slab, &used) in (0..).zip(used) {
+            let first = slab * PER_SLAB;
+            (first + used..first + PER_SLAB).for_each(|block| blocks.release(block));
+        }
+        blocks.check();
+        blocks
+    }
+
+    /// The moves, as slabs: from, to.
+    fn planned(used: &[u32], pinned: &[u32], budget: usize) -> Vec<(u32, u32)> {
+        let blocks = blocks(used);
+        let mut pins = Bits::new(used.len() as u32);
+        pinned.iter().for_each(|&slab| pins.insert(slab));
+        let (mut order, mut moves) = (Vec::new(), Vec::new());
+        plan(&blocks, &pins, budget, &mut order, &mut moves);
+        let slab = |block| blocks.slabs.of(block);
+        for Move { from, to } in &moves {
+            assert_eq!(blocks.state(*from), State::Used);
+            assert_eq!(blocks.state(*to), State::Free);
+        }
+        moves.iter().map(|m| (slab(m.from), slab(m.to))).collect()
+    }
+
+    #[test]
+    fn the_sparsest_slabs_are_emptied_into_the_fullest() {
+        assert_eq!(planned(&[3, 1, 4, 2], &[], 99), [(1, 0)]);
+        // Of two that hold as much, the higher one goes.
+        assert_eq!(planned(&[2, 3, 2], &[], 99), [(2, 1), (2, 0)]);
+        assert_eq!(planned(&[1, 1, 1, 1, 1], &[], 99), [(4, 0), (3, 0), (2, 0)]);
+        // No gap is left for a second one; idle slabs are no targets.
+        assert_eq!(planned(&[3, 0, 1, 3], &[], 99), [(2, 0)]);
+        assert_eq!(planned(&[3, 3, 0], &[], 99), []);
+        assert_eq!(planned(&[4, 4, 1], &[], 99), []);
+    }
+
+    #[test]
+    fn pinned_slabs_are_filled_only() {
+        assert_eq!(planned(&[2, 1, 3], &[1], 99), [(0, 1), (0, 1)]);
+        assert_eq!(planned(&[1, 1], &[0, 1], 99), []);
+    }
+
+    #[test]
+    fn the_budget_bounds_what_is_begun() {
+        // The second slab would be begun and not ended.
+        assert_eq!(planned(&[1, 2, 3, 3, 3], &[], 2), [(0, 2)]);
+        // The first one is, so that something happens.
+        assert_eq!(planned(&[3, 3, 3, 3], &[], 2), [(3, 0), (3, 1)]);
+        assert_eq!(planned(&[3, 3, 3, 3], &[], 3).len(), 3);
+    }
+
+    #[test]
+    fn nothing_to_gain_is_seen_before_it_is_planned() {
+        for (used, gain) in [
+            (&[1][..], false),
+            (&[4, 4], false),
+            (&[3, 3], false),
+            (&[2, 2], true),
+            (&[3, 1, 4], true),
+            (&[4, 0], true),
+            (&[0], true),
+            (&[3, 3, 3], false),
+        ] {
+            let blocks = blocks(used);
+            assert_eq!(blocks.slabs.can_return_one(), gain, "{used:?}");
+            let idle = used.contains(&0);
+            assert!(
+                idle || gain != planned(used, &[], 99).is_empty(),
+                "{used:?}"
+            );
+        }
     }
 }

@@ -105,3 +105,80 @@ impl KvCache {
         Some((first, count))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
+    use bursar_memory::Ledger;
+
+    use super::*;
+    use crate::{KvOptions, KvPlan};
+
+    fn cache(shape: KvShape, blocks: usize) -> KvCache {
+        let layout = KvLayout::in_slabs(shape).expect("a layout");
+        let plan = KvPlan::for_context(layout, blocks * shape.block_tokens, 1).expect("a plan");
+        let ledger = Ledger::new(plan.bytes());
+        KvCache::new(plan, &ledger.root(), KvOptions::default()).expect("fits")
+    }
+
+    const SHAPE: KvShape = KvShape {
+        layers: 28,
+        kv_heads: 8,
+        head_dim: 128,
+        block_tokens: 16,
+        dtype_k: KvDtype::F16,
+        dtype_v: KvDtype::F16,
+    };
+
+    /// R2
+    #[test]
+    fn neighbours_are_taken_where_there_are_such() {
+        let mut cache = cache(SHAPE, 40);
+        let all = cache.allocate_consecutive(40).expect("room");
+        assert!(all.contiguous && all.blocks.is_sorted());
+        assert_eq!(cache.allocate_consecutive(1), None);
+        for block in [3, 4, 7, 8, 9, 20] {
+            cache.release(block);
+        }
+        let three = cache
+            .allocate_consecutive(3)
+            .expect("a run across two slabs");
+        assert_eq!((three.blocks, three.contiguous), (vec![7, 8, 9], true));
+        let three = cache.allocate_consecutive(3).expect("blocks, but no run");
+        assert!(!three.contiguous);
+        assert_eq!(cache.available(), 0);
+        let none = cache.allocate_consecutive(0).expect("nothing");
+        assert!(none.blocks.is_empty() && none.contiguous);
+    }
+
+    #[test]
+    fn padding_between_slabs_is_told() {
+        let shape = KvShape {
+            layers: 41,
+            block_tokens: 64,
+            dtype_k: KvDtype::F32,
+            dtype_v: KvDtype::F32,
+            ..SHAPE
+        };
+        let mut cache = cache(shape, 3);
+        let layout = *cache.layout();
+        assert!(layout.blocks_per_slab() == 1 && layout.slab_bytes() > layout.block_bytes());
+        let two = cache.allocate_consecutive(2).expect("room");
+        assert_eq!((two.blocks, two.contiguous), (vec![0, 1], false));
+        assert!(cache.allocate_consecutive(1).expect("room").contiguous);
+    }
+
+    #[test]
+    fn what_is_promised_is_left() {
+        let mut cache = cache(SHAPE, 8);
+        cache.reserve(3).expect("room");
+        assert_eq!(cache.allocate_consecutive(6), None);
+        let five = cache.allocate_consecutive(5).expect("room");
+        assert!(five.contiguous);
+        let rest: Vec<_> = (0..3).map(|_| cache.acquire()).collect();
+        assert!(rest.iter().all(|block| !five.blocks.contains(block)));
+        cache.release_all(&rest);
+        cache.release_all(&five.blocks);
+        assert_eq!(cache.available(), 8);
+    }
+}

@@ -95,6 +95,22 @@ impl Slabs {
         partly.map(|slab| slab.free.len).sum()
     }
 
+    /// Whether a slab could be given back: one is idle, or what the one that holds least holds fits into
+    /// the gaps of the others.
+    pub(crate) fn can_return_one(&self) -> bool {
+        let (mut gaps, mut least) = (0, None::<&Slab>);
+        for slab in self.slabs.iter().filter(|slab| slab.free.len > 0) {
+            if slab.live() == 0 {
+                return true;
+            }
+            gaps += slab.free.len;
+            least = least
+                .filter(|least| least.live() <= slab.live())
+                .or(Some(slab));
+        }
+        least.is_some_and(|least| least.live() <= gaps - least.free.len)
+    }
+
     /// Whether a slab is committed without any use.
     pub(crate) fn is_idle(&self, slab: u32) -> bool {
         let slab = self.get(slab);
