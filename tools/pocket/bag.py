@@ -14,8 +14,9 @@ from decoder import Decoder, Shape
 
 # A key is (score, STEADY, 0, ...) before its norm: the larger STEADY is beside scores, the less the
 # norm bends them.
-STEADY = 12.0
-SCORE_MAX = 5.0
+STEADY = 40.0
+# [SEP]'s number: the last token, whose own row is added to what it pools.
+LAST = 3
 
 
 class Bag(nn.Module):
@@ -31,8 +32,8 @@ class Bag(nn.Module):
         return F.normalize(self.table, dim=-1) * self.table.shape[1] ** 0.5
 
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
-        """One score per token, within SCORE_MAX of nought."""
-        return SCORE_MAX * torch.tanh(rows @ self.score / SCORE_MAX)
+        """One score per token."""
+        return rows @ self.score
 
     def vectors(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """One vector per text, not yet of length 1. ids: texts x tokens."""
@@ -50,14 +51,11 @@ def into_decoder(bag: Bag, shape: Shape) -> Decoder:
     """A decoder whose vectors are the bag's."""
     model = Decoder(shape)
     with torch.no_grad():
-        rows = bag.rows()
-        scores = bag.scores(rows)
-        # The first value of each row is the constant 1, the second carries the score linearly.
-        table = torch.cat((torch.ones(len(rows), 1), rows), dim=1)
-        # A tanh is not linear: the direction that fits the bent scores best, frequent or not alike.
-        fitted = torch.linalg.lstsq(table, scores[:, None]).solution[:, 0]
-        # Small rows: what [SEP] itself adds to the pooled vector must not matter; norms undo it.
-        model.token_embd.weight.copy_(table * 1e-2)
+        # The first value of each row is the constant 1.
+        table = torch.cat((torch.ones(shape.vocab, 1), bag.rows()), dim=1)
+        # Norms undo a row's scale wherever it is read; a small one adds nothing where it is added.
+        table[LAST] *= 1e-2
+        model.token_embd.weight.copy_(table)
         block = model.blk[-1]
         width, heads = shape.head_dim, shape.heads
         # The slowest pair of a head turns by 1e-4 a token: as good as no position.
@@ -67,7 +65,8 @@ def into_decoder(bag: Bag, shape: Shape) -> Decoder:
         for head in range(heads):
             block.attn_q.weight[head * width + slow] = 0.0
             block.attn_q.weight[head * width + slow, 0] = 1.0
-            block.attn_k.weight[head * width + slow] = fitted
+            block.attn_k.weight[head * width + slow, 1:] = bag.score
+            block.attn_k.weight[head * width + slow, 0] = 0.0
             block.attn_k.weight[head * width + slow - 1] = 0.0
             block.attn_k.weight[head * width + slow - 1, 0] = STEADY
         block.attn_k_norm.fill_(STEADY / width**0.5)

@@ -33,7 +33,7 @@ class Shape:
 
 
 CHAT = Shape(vocab=8192, dim=256, layers=4, heads=4, kv_heads=2, head_dim=64, ffn=768, context=1024)
-EMBED = Shape(vocab=16384, dim=384, layers=2, heads=6, kv_heads=6, head_dim=64, ffn=1024, context=512)
+EMBED = Shape(vocab=16384, dim=384, layers=1, heads=6, kv_heads=6, head_dim=64, ffn=1024, context=512)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,12 @@
 """Perplexity of pocket-chat beside a unigram and a 5-gram model, and its answers to fixed prompts.
 
-    python eval_chat.py TOKENS MODEL.gguf BURSAR
+    python eval_chat.py TOKENS MODEL.gguf BURSAR SEEN
 
-Perplexity is per token of pocket-chat's own vocabulary, over the same tokens for all three. The
-5-gram model is trained on the whole training row, of which the network may have seen less. The
-network reads windows of 1,024 tokens and answers for the second half of each, so every prediction
-has at least 512 tokens before it; the weights are those of the file, dequantised.
+Perplexity is per token of pocket-chat's own vocabulary, over the same tokens for all. One 5-gram model
+is trained on the whole training row, another on blocks of it of as many tokens as the network has
+seen (SEEN). The network reads windows of 1,024 tokens, spread evenly, and answers for the second half
+of each, so every prediction has at least 512 tokens before it; the weights are those of the file,
+dequantised.
 """
 
 import subprocess
@@ -19,7 +20,8 @@ import gguf_model
 import ngram
 
 WINDOW, STRIDE = 1024, 512
-TOKENS_MAX = 200_000  # of each split
+WINDOWS_MAX = 120  # of each split
+BLOCK, SEED = 512, 20261121
 
 PROMPTS = (
     ("raw", "/// Returns the number of elements in the"),
@@ -33,7 +35,8 @@ PROMPTS = (
 def network(model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(positions, log probabilities) of the positions that the windows answer for."""
     places, found = [], []
-    for start in range(0, len(ids) - WINDOW, STRIDE):
+    apart = STRIDE * max(1, len(ids) // STRIDE // WINDOWS_MAX)
+    for start in range(0, len(ids) - WINDOW, apart):
         window = torch.from_numpy(ids[start : start + WINDOW + 1].astype(np.int64))
         with torch.no_grad():
             hidden = model.hidden(window[None, :-1])[0, WINDOW - STRIDE :]
@@ -42,6 +45,12 @@ def network(model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found.append(logs.gather(1, targets[:, None])[:, 0].numpy())
         places.append(np.arange(start + WINDOW - STRIDE + 1, start + WINDOW + 1))
     return np.concatenate(places), np.concatenate(found)
+
+
+def part_of(train: np.ndarray, tokens: int) -> np.ndarray:
+    """Blocks of the training row, drawn like the network's windows."""
+    starts = np.random.default_rng(SEED).permutation(np.arange(0, len(train) - BLOCK, BLOCK))
+    return np.concatenate([train[start : start + BLOCK] for start in starts[: max(1, tokens // BLOCK)]])
 
 
 def perplexity(logs: np.ndarray) -> float:
@@ -59,17 +68,18 @@ def answer(bursar: str, model: str, kind: str, prompt: str) -> str:
 
 
 def main() -> None:
-    tokens, path, bursar = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    tokens, path, bursar, seen = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     model = gguf_model.load(Path(path))
     train = np.fromfile(tokens / "train.u16", dtype=np.uint16)
     counts = ngram.unigram(train, model.shape.vocab)
     grams = ngram.KneserNey(train, model.shape.vocab)
-    print("| split | tokens | unigram | 5-gram (Kneser-Ney) | pocket-chat |")
-    print("|---|---:|---:|---:|---:|")
+    fewer = ngram.KneserNey(part_of(train, seen), model.shape.vocab)
+    print(f"| split | tokens | unigram | 5-gram, {seen:,} tokens | 5-gram, {len(train):,} tokens | pocket-chat |")
+    print("|---|---:|---:|---:|---:|---:|")
     for split, meaning in (("heldout", "held-out files"), ("unseen", "crates never trained on")):
-        ids = np.fromfile(tokens / f"{split}.u16", dtype=np.uint16)[:TOKENS_MAX]
+        ids = np.fromfile(tokens / f"{split}.u16", dtype=np.uint16)
         places, logs = network(model, ids)
-        figures = [counts[ids[places]], grams.log_probabilities(ids)[places], logs]
+        figures = [counts[ids[places]], *(m.log_probabilities(ids)[places] for m in (fewer, grams)), logs]
         cells = " | ".join(f"{perplexity(f):.1f}" for f in figures)
         print(f"| {meaning} | {len(places)} | {cells} |", flush=True)
     for kind, prompt in PROMPTS:

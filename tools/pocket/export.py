@@ -71,6 +71,10 @@ def chat_vocabulary(writer: GGUFWriter, tokenizer: dict) -> None:
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_chat_template(TEMPLATE)
+    # So small a model repeats itself and wanders: stay near the likeliest words, and away from old ones.
+    writer.add_float32("general.sampling.temp", 0.4)
+    writer.add_uint32("general.sampling.top_k", 20)
+    writer.add_float32("general.sampling.penalty_repeat", 1.15)
 
 
 def embed_vocabulary(writer: GGUFWriter, tokenizer: dict) -> None:

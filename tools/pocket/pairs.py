@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 DEV_PAIRS = 1000
+PARTS = 8
 GROUP = 8  # neighbours in a file stay together, so that some negatives are hard
 
 
@@ -17,6 +18,18 @@ class Batch:
     queries: np.ndarray
     codes: np.ndarray
     same: torch.Tensor
+
+
+@dataclass
+class Parts:
+    """Texts in parts of like lengths; `back` puts their vectors into the order they were asked in."""
+
+    chunks: list[tuple[torch.Tensor, torch.Tensor]]
+    back: torch.Tensor
+
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return sum(int(last.sum()) + len(last) for _, last in self.chunks)
 
 
 class Pairs:
@@ -75,6 +88,17 @@ class Pairs:
         """(ids, position of each text's last token): cut to tokens_max, still ending with [SEP].
 
         `drop` is the share of inner tokens left out at random."""
+        return stacked(self.cut(numbers, tokens_max, drop))
+
+    def parts(self, numbers: np.ndarray, tokens_max: int, drop: float = 0.0) -> "Parts":
+        """As `padded`, in parts of like lengths: a network works less on padding."""
+        texts = self.cut(numbers, tokens_max, drop)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        chunks = [stacked([texts[n] for n in part]) for part in np.array_split(order, PARTS)]
+        return Parts(chunks, torch.from_numpy(np.argsort(order, kind="stable")))
+
+    def cut(self, numbers: np.ndarray, tokens_max: int, drop: float) -> list[np.ndarray]:
+        """The texts' ids, thinned and cut."""
         texts = []
         for number in numbers:
             text = self.text(number)
@@ -83,10 +107,15 @@ class Pairs:
                 keep[0] = keep[-1] = True
                 text = text[keep]
             texts.append(text if len(text) <= tokens_max else np.append(text[: tokens_max - 1], text[-1]))
-        ids = np.zeros((len(texts), max(len(text) for text in texts)), np.int64)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-        return torch.from_numpy(ids), torch.tensor([len(text) - 1 for text in texts])
+        return texts
+
+
+def stacked(texts: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts as rows of one tensor, and the position of each one's last token."""
+    ids = np.zeros((len(texts), max(len(text) for text in texts)), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+    return torch.from_numpy(ids), torch.tensor([len(text) - 1 for text in texts])
 
 
 def loss_of(queries: torch.Tensor, codes: torch.Tensor, same: torch.Tensor, dims: tuple, heat: float):

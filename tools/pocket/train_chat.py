@@ -1,4 +1,4 @@
-"""Trains pocket-chat: documents first, then documents and questions half and half.
+"""Trains pocket-chat: documents first, then some questions among them, then half and half.
 
     python train_chat.py TOKENS OUT --seconds 5400 [--threads 1]
 
@@ -20,7 +20,9 @@ from decoder import CHAT, Decoder
 SEED = 20261121
 ROWS, LENGTH = 8, 512  # of a step on documents
 LONG_ROWS, LONG_LENGTH = 4, 1024  # of the last part, so that all positions are trained
-QUESTIONS_FROM = 0.85  # progress from which half of each step are questions
+LONG_FROM = 0.85  # progress from which steps are long
+# (progress, every so many steps is one of questions from there on)
+QUESTIONS = ((0.85, 2), (0.3, 5))
 MATRIX_RATE, REST_RATE = 6e-3, 4e-3
 CHUNK_ROWS = 256
 
@@ -162,9 +164,9 @@ def main() -> None:
     saved_at, recent = time.monotonic(), []
     while (progress := time_of.progress()) < 1.0:
         clock.set_rate(optimizers, clock.rate(progress, state["step"]))
-        asks = progress >= QUESTIONS_FROM and state["step"] % 2 == 0
-        long = progress >= QUESTIONS_FROM
-        rows, length = (LONG_ROWS, LONG_LENGTH) if long else (ROWS, LENGTH)
+        every = next((every for start, every in QUESTIONS if progress >= start), None)
+        asks = every is not None and state["step"] % every == 0
+        rows, length = (LONG_ROWS, LONG_LENGTH) if progress >= LONG_FROM else (ROWS, LENGTH)
         ids, targets = (questions if asks else documents).batch(rows, length)
         loss = loss_of(model, ids, targets)
         loss.backward()

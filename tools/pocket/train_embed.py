@@ -2,16 +2,16 @@
 
     python train_embed.py TOKENS OUT --seconds 5400 [--threads 1]
 
-TOKENS is vocab.py's folder (embed.npz), OUT takes embed.pt and embed.csv. Started again with the same
-OUT it goes on from its checkpoint. Progress is watched on pairs kept back from the training crates;
-the retrieval test's crates are not looked at.
+TOKENS is vocab.py's folder (embed.npz), OUT takes embed.pt (the state to go on from), embed-best.pt (to
+export) and embed.csv. Started again with the same OUT it goes on from its checkpoint. Progress is
+watched, and the best state chosen, on pairs kept back from the training crates; the retrieval test's
+crates are not looked at.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import bag
@@ -21,28 +21,29 @@ from decoder import EMBED, Decoder
 
 SEED = 20261121
 HEAT = 0.05
-BAG_STEPS, BAG_PAIRS, BAG_RATE = 900, 1024, 0.02
+BAG_STEPS, BAG_PAIRS, BAG_RATE = 400, 1024, 0.02
 QUERY_TOKENS = 48
 # (longest code, pairs): most steps are short and broad, some are long enough to train all positions.
 MENU = ((64, 384), (112, 256), (112, 256), (256, 128))
-MATRIX_RATE, REST_RATE = 1.5e-3, 6e-4
+MATRIX_RATE, REST_RATE = 3e-4, 1e-3
 DROP = 0.1  # share of tokens left out of training texts
 WIDTHS = (EMBED.dim, 128)
+WATCH_EVERY_S = 180.0
 
 
-def vectors(model: Decoder, found: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Vectors with bf16 products."""
+def vectors(model: Decoder, parts: pairs.Parts) -> torch.Tensor:
+    """One vector per text, not yet of length 1, with bf16 products."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        return model.hidden(*found, dtype=torch.bfloat16)[:, 0].float()
+        found = [model.hidden(ids, last, torch.bfloat16)[:, 0].float() for ids, last in parts.chunks]
+    return torch.cat(found)[parts.back]
 
 
 def dev_mrr(encode, data: pairs.Pairs) -> float:
-    """MRR@10 on the pairs kept back, each against all others."""
+    """MRR@10 on the pairs kept back, each against all others; `encode` makes vectors of texts."""
     with torch.no_grad():
         sides = []
         for numbers in (data.first_queries(data.dev), data.others[data.dev, 0]):
-            parts = [encode(data.padded(part, 256)) for part in np.array_split(numbers, 16)]
-            sides.append(torch.nn.functional.normalize(torch.cat(parts), dim=-1))
+            sides.append(torch.nn.functional.normalize(encode(numbers), dim=-1))
     return pairs.mrr_at_10(pairs.ranks(*sides))
 
 
@@ -59,10 +60,10 @@ def train_bag(data: pairs.Pairs, log: clock.Log, time_of: clock.Clock) -> Decode
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 50 == 49:
+        if step % 20 == 19:
             log.add(time_of.spent(), step + 1, 0, "bag", float(loss.detach()))
-        if step % 300 == 299:
-            log.add(time_of.spent(), step + 1, 0, "bag mrr", dev_mrr(lambda f: model.vectors(*f), data))
+        if step % 100 == 99:
+            log.add(time_of.spent(), step + 1, 0, "bag mrr", dev_mrr(lambda texts: model.vectors(*data.padded(texts, 256)), data))
     return bag.into_decoder(model, EMBED)
 
 
@@ -93,16 +94,26 @@ def main() -> None:
     if saved:
         for optimizer, content in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(content)
-    else:
-        log.add(time_of.spent(), 0, 0, "dev mrr", dev_mrr(lambda f: vectors(model, f), data))
+
+    def watch() -> None:
+        """Measures, saves, and keeps the state if it is the best so far."""
+        found = dev_mrr(lambda texts: vectors(model, data.parts(texts, 256)), data)
+        log.add(state["spent"], state["step"], state["tokens"], "dev mrr", found)
+        if found > state.get("best", 0.0):
+            state["best"] = found
+            clock.save(options.out / "embed-best.pt", EMBED.as_dict(), model, state, [])
         clock.save(path, EMBED.as_dict(), model, state, optimizers)
-    saved_at, recent = time.monotonic(), []
+
+    if not saved:
+        watch()
+    saved_at = watched_at = time.monotonic()
+    recent = []
     while (progress := time_of.progress()) < 1.0:
         clock.set_rate(optimizers, clock.rate(progress, state["step"]))
         code_tokens, size = MENU[state["step"] % len(MENU)]
         drawn = data.batch(size)
-        asked = data.padded(drawn.queries, QUERY_TOKENS, DROP)
-        answered = data.padded(drawn.codes, code_tokens, DROP)
+        asked = data.parts(drawn.queries, QUERY_TOKENS, DROP)
+        answered = data.parts(drawn.codes, code_tokens, DROP)
         loss = pairs.loss_of(vectors(model, asked), vectors(model, answered), drawn.same, WIDTHS, HEAT)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,19 +121,20 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
-        state["tokens"] += int(asked[1].sum() + answered[1].sum()) + 2 * size
+        state["tokens"] += asked.tokens() + answered.tokens()
         state["spent"] = time_of.spent()
         if code_tokens == 112:
             recent.append(float(loss.detach()))
-        if state["step"] % 20 == 0:
+        if state["step"] % 8 == 0:
             log.add(state["spent"], state["step"], state["tokens"], "train", sum(recent) / len(recent))
             recent = []
-        if time.monotonic() - saved_at > clock.SAVE_EVERY_S:
-            log.add(state["spent"], state["step"], state["tokens"], "dev mrr", dev_mrr(lambda f: vectors(model, f), data))
+        if time.monotonic() - watched_at > WATCH_EVERY_S:
+            watch()
+            saved_at = watched_at = time.monotonic()
+        elif time.monotonic() - saved_at > clock.SAVE_EVERY_S:
             clock.save(path, EMBED.as_dict(), model, state, optimizers)
             saved_at = time.monotonic()
-    log.add(state["spent"], state["step"], state["tokens"], "dev mrr", dev_mrr(lambda f: vectors(model, f), data))
-    clock.save(path, EMBED.as_dict(), model, state, optimizers)
+    watch()
 
 
 if __name__ == "__main__":
