@@ -44,6 +44,8 @@ pub(crate) enum Verb {
     Ps(verbs::ps::Arguments),
     /// Print who holds which memory of a running server
     Memory(verbs::memory::Arguments),
+    /// Measure parts of Bursar on this machine
+    Bench(verbs::bench::Arguments),
     /// Describe a model file
     Show(verbs::show::Arguments),
     /// Write a model file with random weights in a real architecture and size

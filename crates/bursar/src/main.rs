@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => verbs::serve::run(&arguments, &shared),
         Verb::Ps(arguments) => verbs::ps::run(&arguments, &shared),
         Verb::Memory(arguments) => verbs::memory::run(&arguments, &shared),
+        Verb::Bench(arguments) => verbs::bench::run(&arguments, &shared),
         Verb::Show(arguments) => verbs::show::run(&arguments, &shared),
         Verb::Synth(arguments) => verbs::synth::run(&arguments, &shared),
         Verb::Doctor(arguments) => verbs::doctor::run(&arguments, &shared),

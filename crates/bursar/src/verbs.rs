@@ -1,6 +1,7 @@
 //! One file per verb, and what is handed to each of them.
 
 pub(crate) mod ask;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;

@@ -108,6 +108,8 @@ pub struct EngineSnapshot {
     pub draining: bool,
     /// Keys and values; `None` for embedding.
     pub kv: Option<KvReport>,
+    /// Tokens whose keys and values sequences hold, those that several share counted for each.
+    pub stored_tokens: usize,
     /// Counts since the start.
     pub totals: Totals,
     /// Tokens of prompts that a step takes at most, for now.
@@ -127,6 +129,7 @@ pub(crate) struct Published {
     pub(crate) running: usize,
     pub(crate) waiting: usize,
     pub(crate) kv: Option<KvReport>,
+    pub(crate) stored_tokens: usize,
     pub(crate) totals: Totals,
     pub(crate) chunk_tokens: usize,
     pub(crate) step: Duration,
@@ -217,6 +220,7 @@ impl Engine {
                 running: 0,
                 waiting: 0,
                 kv,
+                stored_tokens: 0,
                 totals: Totals::default(),
                 chunk_tokens: 0,
                 step: Duration::ZERO,
@@ -444,6 +448,7 @@ impl EngineHandle {
             parallel: face.plan.parallel(),
             draining: face.inbox.draining(),
             kv: published.kv,
+            stored_tokens: published.stored_tokens,
             totals: published.totals,
             chunk_tokens: published.chunk_tokens,
             step_ms: published.step.as_millis() as u64,

@@ -56,13 +56,20 @@ pub(crate) fn donor(running: &[Sequence], sequence: &Sequence, leaving: &[usize]
 
 impl Books for Holdings<'_> {
     fn available(&self) -> usize {
-        self.kv.available()
+        // What sequences took ahead is there for them: they count as not having it yet.
+        let ahead = self.running.iter().map(|sequence| {
+            let needed = sequence.table.len().div_ceil(self.block_tokens);
+            sequence.table.blocks().len() - needed
+        });
+        self.kv.available() + ahead.sum::<usize>()
     }
 
     fn freed(&self, leaving: &[usize], runs: &[Run]) -> usize {
         let mut held: Vec<(u32, usize, usize)> = Vec::new();
         for &place in leaving {
-            let blocks = self.running[place].table.blocks().iter().enumerate();
+            let table = &self.running[place].table;
+            let needed = table.len().div_ceil(self.block_tokens);
+            let blocks = table.blocks().iter().take(needed).enumerate();
             held.extend(blocks.map(|(index, &block)| (block, index, place)));
         }
         held.sort_unstable();

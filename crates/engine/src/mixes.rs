@@ -143,6 +143,7 @@ impl Models {
             workers: model.workers,
         };
         let rules = Rules {
+            contiguous: false,
             fingerprint: rules.fingerprint.map(|_| fingerprint),
             ..rules
         };
@@ -315,6 +316,7 @@ fn mix(models: &Models, seed: u64) -> Totals {
             0 => Admission::Reserve,
             _ => Admission::Grow,
         },
+        contiguous: false,
         fingerprint: Some([0; 32]),
         salt: [0; 32],
         compaction: Some(CompactionOptions {

@@ -16,6 +16,10 @@ pub struct EngineOptions {
     /// Keep keys and values that have been computed while there is room, and let requests that begin
     /// with the same tokens use them.
     pub prefix_cache: bool,
+    /// Give each sequence all the blocks that it may need when it begins, side by side where there is
+    /// such a run, as engines without pages do: to compare with. Nothing is shared, written away or
+    /// moved then, and `admission` counts as [`Admission::Reserve`].
+    pub contiguous: bool,
     /// When blocks are moved together between steps, so that memory goes back to the system; `None`:
     /// never.
     pub compaction: Option<CompactionOptions>,
@@ -35,6 +39,7 @@ impl Default for EngineOptions {
             admission: Admission::Grow,
             queue: 64,
             prefix_cache: true,
+            contiguous: false,
             compaction: Some(CompactionOptions::default()),
             spill: None,
             keep: None,

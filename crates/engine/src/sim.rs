@@ -244,6 +244,7 @@ impl Simulation {
                 0 => Admission::Reserve,
                 _ => Admission::Grow,
             },
+            contiguous: false,
             fingerprint: (!random.one_in(4)).then_some([7; 32]),
             salt: [0; 32],
             compaction: compacts.then(CompactionOptions::default),

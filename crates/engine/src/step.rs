@@ -95,6 +95,8 @@ pub(crate) struct Rules {
     pub(crate) batch_tokens: usize,
     pub(crate) parallel: usize,
     pub(crate) admission: Admission,
+    /// Whether sequences get all their blocks when they begin.
+    pub(crate) contiguous: bool,
     /// What computes: keys and values are shared with what the same has computed; `None` to share
     /// nothing.
     pub(crate) fingerprint: Option<[u8; 32]>,
@@ -170,6 +172,12 @@ impl<D: Decoder> Generation<D> {
             evicted_blocks: self.kv.report().evictions,
             ..self.totals
         }
+    }
+
+    /// Tokens that sequences store, those that several share counted for each.
+    pub(crate) fn stored_tokens(&self) -> usize {
+        let lengths = self.running.iter().map(|sequence| sequence.table.len());
+        lengths.sum()
     }
 
     pub(crate) fn kv(&self) -> KvReport {

@@ -10,6 +10,7 @@ use crate::batch::LoadedModel;
 use crate::handle::{Ended, Face, Published};
 use crate::inbox::lock;
 use crate::load::{EngineModel, Job};
+use crate::schedule::Admission;
 use crate::sequence::Arrival;
 use crate::spill::Spill;
 use crate::step::{Clock, Generation, Rules, Totals};
@@ -34,6 +35,8 @@ trait Work {
     fn waiting(&self) -> usize;
     fn totals(&self) -> Totals;
     fn kv(&self) -> Option<KvReport>;
+    /// Tokens whose keys and values sequences hold.
+    fn stored_tokens(&self) -> usize;
     /// Notes how many bytes of the keys and values are really there.
     fn measure(&self);
     fn chunk_tokens(&self) -> usize;
@@ -72,6 +75,10 @@ impl Work for Generation<LoadedModel> {
 
     fn kv(&self) -> Option<KvReport> {
         Some(self.kv())
+    }
+
+    fn stored_tokens(&self) -> usize {
+        self.stored_tokens()
     }
 
     fn measure(&self) {
@@ -116,6 +123,10 @@ impl Work for Embedding {
 
     fn kv(&self) -> Option<KvReport> {
         None
+    }
+
+    fn stored_tokens(&self) -> usize {
+        0
     }
 
     fn measure(&self) {}
@@ -170,14 +181,21 @@ pub(crate) fn run(
             _sampling,
         } => {
             let options = face.options();
+            let contiguous = options.contiguous;
+            let shares = options.prefix_cache && !contiguous;
             let rules = Rules {
                 batch_tokens: plan.batch_tokens(),
                 parallel: plan.parallel(),
-                admission: options.admission,
-                fingerprint: options.prefix_cache.then_some(fingerprint),
+                admission: match contiguous {
+                    true => Admission::Reserve,
+                    false => options.admission,
+                },
+                contiguous,
+                fingerprint: shares.then_some(fingerprint),
                 salt: options.salt,
-                compaction: options.compaction,
+                compaction: options.compaction.filter(|_| !contiguous),
             };
+            let spill = spill.filter(|_| !contiguous);
             let decoder = LoadedModel { model, workers };
             let mut generation =
                 Generation::new(decoder, kv, sampler, vocabulary, rules, spill, clock());
@@ -242,6 +260,7 @@ fn publish(work: &impl Work, face: &Face, ends: &Ends) {
             running,
             waiting,
             kv: work.kv(),
+            stored_tokens: work.stored_tokens(),
             totals: work.totals(),
             chunk_tokens: work.chunk_tokens(),
             step: published.step,

@@ -255,7 +255,7 @@ impl KvCache {
         }
         let own = self.acquire();
         self.copy(shared, own);
-        table.replace(table.blocks().len() - 1, own);
+        table.replace(table.len() / self.layout().block_tokens(), own);
         self.release(shared);
         self.counts.copies += 1;
         1

@@ -48,6 +48,20 @@ impl KvCache {
         Ok(contiguous)
     }
 
+    /// Takes all blocks that a sequence needs to become `tokens` long, before it does, side by side where
+    /// there is such a run: what engines without pages do. True if they are neighbours.
+    ///
+    /// # Errors
+    /// When there are not enough blocks; the table is as it was then.
+    ///
+    /// # Panics
+    /// When the sequence has blocks already.
+    pub fn take_ahead(&mut self, table: &mut BlockTable, tokens: usize) -> Result<bool, KvError> {
+        assert!(table.blocks().is_empty(), "a sequence that has begun");
+        let count = table.blocks_for(tokens, self.layout().block_tokens());
+        self.take_consecutive(count, table.blocks_mut())
+    }
+
     /// Lets go of blocks once each, from the last on.
     ///
     /// # Panics

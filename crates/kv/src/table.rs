@@ -53,15 +53,17 @@ impl BlockTable {
 
     /// Blocks that `tokens` more tokens need beyond those there are.
     pub fn blocks_for(&self, tokens: usize, block_tokens: usize) -> usize {
-        // An absurd sum asks for more blocks than there can be and is refused for that.
-        self.len.saturating_add(tokens).div_ceil(block_tokens) - self.blocks.len()
+        // An absurd sum asks for more blocks than there can be and is refused for that; there are more
+        // than its tokens need already where they were taken ahead.
+        let needed = self.len.saturating_add(tokens).div_ceil(block_tokens);
+        needed.saturating_sub(self.blocks.len())
     }
 
-    /// The last block, if it is partly filled.
+    /// The block that its last token is in, if that is partly filled.
     pub(crate) fn partial(&self, block_tokens: usize) -> Option<BlockId> {
         match self.len % block_tokens {
             0 => None,
-            _ => self.blocks.last().copied(),
+            _ => self.blocks.get(self.len / block_tokens).copied(),
         }
     }
 

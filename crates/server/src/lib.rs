@@ -9,7 +9,7 @@
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
 //! - `served`, `slot`: a model as the server sees it, and its place until it is there.
 //! - `error`: what a client is told when something is wrong.
-//! - `health`, `memory_api`, `metrics`: what those see who watch over the server.
+//! - `health`, `memory_api`, `kv_api`, `metrics`: what those see who watch over the server.
 //! - `background`, `random`: small things.
 //!
 //! Nothing here knows how a model computes, and nothing sizes a buffer of one.
@@ -27,6 +27,7 @@ mod fields;
 mod generation;
 mod health;
 mod json;
+mod kv_api;
 mod limits;
 mod memory_api;
 mod metrics;

@@ -6,6 +6,7 @@ use bursar_profile::Probe;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::kv_api;
 use crate::served::Served;
 use crate::slot::Slot;
 
@@ -103,16 +104,7 @@ fn model(slot: &Slot, books: &AccountSnapshot) -> Value {
 }
 
 fn kv(served: &Served) -> Option<Value> {
-    let report = served.engine.snapshot().kv?;
-    let free = report.blocks_total - report.blocks_used;
-    Some(json!({
-        "model": served.id(),
-        "block_tokens": report.block_tokens,
-        "bytes_per_token": report.bytes_per_token.get(),
-        "blocks_total": report.blocks_total,
-        "blocks_used": report.blocks_used,
-        "blocks_peak": report.blocks_peak,
-        "blocks_free": free,
-        "metadata_bytes": report.bytes_books.get(),
-    }))
+    let snapshot = served.engine.snapshot();
+    let report = snapshot.kv.as_ref()?;
+    Some(kv_api::entry(served.id(), report, &snapshot.totals))
 }

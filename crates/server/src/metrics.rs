@@ -1,6 +1,8 @@
 //! `GET /metrics`: the same figures as `GET /memory` and how requests went, as Prometheus reads
 //! them. Everything is read when it is asked for; requests only add to counters.
 
+mod kv;
+
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -223,27 +225,7 @@ fn engines(app: &App, page: &mut Page) {
         "Time since the last step, while there is something to do.",
         &|snapshot| Some(snapshot.last_progress_ms as f64 / 1000.0),
     );
-    each(
-        "bursar_kv_usage_ratio",
-        "gauge",
-        "Part of the KV blocks that sequences hold, 0 to 1.",
-        &|snapshot| {
-            let kv = snapshot.kv.as_ref()?;
-            Some(kv.blocks_used as f64 / (kv.blocks_total as f64).max(1.0))
-        },
-    );
-    each(
-        "bursar_kv_used_bytes",
-        "gauge",
-        "Bytes of the KV blocks that sequences hold.",
-        &|snapshot| Some(snapshot.kv.as_ref()?.bytes_used.get() as f64),
-    );
-    each(
-        "bursar_kv_capacity_bytes",
-        "gauge",
-        "Bytes of all KV blocks.",
-        &|snapshot| Some(snapshot.kv.as_ref()?.bytes_total.get() as f64),
-    );
+    kv::write(page, &snapshots);
 }
 
 fn requests(app: &App, page: &mut Page) {

@@ -96,6 +96,11 @@ impl Secret {
         Ok(Secret(bytes))
     }
 
+    /// The salt of those who are no tenant in particular.
+    pub fn salt(&self) -> [u8; 32] {
+        self.tenant("").salt
+    }
+
     /// The tenant of that name; `""` for those who need none.
     pub(crate) fn tenant(&self, name: &str) -> Tenant {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);

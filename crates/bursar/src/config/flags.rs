@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use clap::builder::{Arg, ArgAction};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::table::{Fallback, Setting};
+use super::table::{Fallback, SWITCHES, Setting};
 
 /// Which settings a verb takes.
 pub(crate) trait TakesSettings {
@@ -27,25 +27,50 @@ impl<T> SettingFlags<T> {
     }
 }
 
+/// The flags of a setting that is on or off: whether it is one, and the flag that turns it off.
+fn switch(setting: &'static Setting) -> (bool, Option<&'static str>) {
+    let found = SWITCHES
+        .iter()
+        .find(|(other, _)| std::ptr::eq(*other, setting));
+    (found.is_some(), found.and_then(|(_, off)| *off))
+}
+
 impl<T: TakesSettings> Args for SettingFlags<T> {
     fn augment_args(command: Command) -> Command {
         T::SETTINGS.iter().fold(command, |command, setting| {
+            let (is_switch, off) = switch(setting);
             let default = match setting.default {
                 Fallback::Value(text) => text,
                 Fallback::Derived(words) => words,
             };
-            command.arg(
-                Arg::new(setting.key)
-                    .long(setting.flag)
-                    .value_name(setting.placeholder)
-                    .action(ArgAction::Set)
-                    .help_heading("Settings")
-                    .help(setting.help)
-                    .long_help(format!(
-                        "{}\n\n[default: {default}; file: {}; environment: {}]",
-                        setting.help, setting.key, setting.env
-                    )),
-            )
+            let mut arg = Arg::new(setting.key)
+                .long(setting.flag)
+                .value_name(setting.placeholder)
+                .action(ArgAction::Set)
+                .help_heading("Settings")
+                .help(setting.help)
+                .long_help(format!(
+                    "{}\n\n[default: {default}; file: {}; environment: {}]",
+                    setting.help, setting.key, setting.env
+                ));
+            if is_switch {
+                arg = arg
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true");
+            }
+            let command = command.arg(arg);
+            match off {
+                Some(off) => command.arg(
+                    Arg::new(off)
+                        .long(off)
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with(setting.key)
+                        .help_heading("Settings")
+                        .help(format!("The same as --{}=false", setting.flag)),
+                ),
+                None => command,
+            }
         })
     }
 
@@ -59,6 +84,9 @@ impl<T: TakesSettings> FromArgMatches for SettingFlags<T> {
         let given = T::SETTINGS
             .iter()
             .filter_map(|setting| {
+                if switch(setting).1.is_some_and(|off| matches.get_flag(off)) {
+                    return Some((*setting, "false".to_owned()));
+                }
                 let text = matches.get_one::<String>(setting.key)?;
                 Some((*setting, text.clone()))
             })

@@ -1,6 +1,9 @@
 //! The settings of the cache of keys and values: what each comes to where another decides its
 //! default.
 
+use std::path::PathBuf;
+
+use bursar_engine::{CompactionOptions, EngineOptions, SpillOptions};
 use bursar_kernels::kv_view::KvDtype;
 use bursar_kv::Preset;
 use bursar_memory::Bytes;
@@ -38,11 +41,61 @@ impl Settings {
         self.dtype(&table::KV_DTYPE_V)
     }
 
+    fn switch(&self, setting: &'static Setting) -> bool {
+        matches!(self.value(setting), Some(Value::Switch(true)))
+    }
+
     fn dtype(&self, setting: &'static Setting) -> KvDtype {
         match self.value(setting).or_else(|| self.value(&table::KV_DTYPE)) {
             Some(Value::KvDtype(dtype)) => *dtype,
             _ => KvDtype::F16,
         }
+    }
+
+    /// How engines run, where shares of memory are of `budget`. What is kept from run to run is one
+    /// model's; [`Settings::kv_keep`] says whose.
+    pub(crate) fn engine_options(&self, budget: Bytes) -> EngineOptions {
+        let contiguous = self.switch(&table::KV_CONTIGUOUS);
+        let share = |setting, otherwise| match self.value(setting) {
+            Some(Value::Share(share)) => *share,
+            _ => otherwise,
+        };
+        let usual = CompactionOptions::default();
+        let compaction = CompactionOptions {
+            fragmentation: share(&table::KV_COMPACTION_FRAGMENTATION, usual.fragmentation),
+            efficiency: share(&table::KV_COMPACTION_EFFICIENCY, usual.efficiency),
+            bytes_per_step: self
+                .size(&table::KV_COMPACTION_BYTES_PER_STEP, budget)
+                .unwrap_or(usual.bytes_per_step),
+        };
+        let spill = self.path(&table::KV_SPILL).map(|dir| SpillOptions {
+            dir: dir.to_owned(),
+            bytes: self
+                .size(&table::KV_SPILL_BYTES, budget)
+                .unwrap_or(Bytes::gib(1)),
+        });
+        EngineOptions {
+            admission: self.admission(),
+            queue: self.limits_queue(),
+            contiguous,
+            prefix_cache: self.switch(&table::KV_PREFIX_CACHE) && !contiguous,
+            compaction: self
+                .switch(&table::KV_COMPACTION_ENABLED)
+                .then_some(compaction),
+            spill,
+            ..EngineOptions::default()
+        }
+    }
+
+    /// The file in which the cached prefixes of a model are kept: as given, with the model's name
+    /// added where there are `several` that write text.
+    pub(crate) fn kv_keep(&self, model: &str, several: bool) -> Option<PathBuf> {
+        let path = self.path(&table::KV_KEEP)?;
+        let mut name = path.as_os_str().to_owned();
+        if several {
+            name.push(format!(".{model}"));
+        }
+        Some(PathBuf::from(name))
     }
 
     /// Bytes for keys and values, where a share is of `budget`.
@@ -81,5 +134,34 @@ mod tests {
         assert_eq!(mixed.kv_block_tokens(), 16);
         assert_eq!(mixed.kv_dtype_k(), KvDtype::BF16);
         assert_eq!(mixed.kv_dtype_v(), KvDtype::F32);
+    }
+
+    #[test]
+    fn engines_are_told_what_is_set() {
+        let usual = settings(&[]).engine_options(Bytes::gib(1));
+        assert_eq!(usual, EngineOptions::default());
+        let set = settings(&[
+            (&table::KV_PREFIX_CACHE, "off"),
+            (&table::KV_COMPACTION_FRAGMENTATION, "0.5"),
+            (&table::KV_COMPACTION_BYTES_PER_STEP, "1%"),
+            (&table::KV_SPILL, "/var/tmp"),
+            (&table::KV_KEEP, "kept"),
+        ]);
+        let options = set.engine_options(Bytes::mib(100));
+        assert!(!options.prefix_cache);
+        let compaction = options.compaction.expect("on");
+        assert_eq!(compaction.fragmentation, 0.5);
+        assert_eq!(compaction.efficiency, 0.7);
+        assert_eq!(compaction.bytes_per_step, Bytes::mib(1));
+        let spill = options.spill.expect("given");
+        assert_eq!(spill.dir, PathBuf::from("/var/tmp"));
+        assert_eq!(spill.bytes, Bytes::gib(1));
+        assert_eq!(set.kv_keep("a", false), Some("kept".into()));
+        assert_eq!(set.kv_keep("a", true), Some("kept.a".into()));
+        let off = settings(&[(&table::KV_COMPACTION_ENABLED, "false")]);
+        assert_eq!(off.engine_options(Bytes::gib(1)).compaction, None);
+        let contiguous = settings(&[(&table::KV_CONTIGUOUS, "true")]);
+        let options = contiguous.engine_options(Bytes::gib(1));
+        assert!(options.contiguous && !options.prefix_cache);
     }
 }

@@ -141,6 +141,105 @@ pub(crate) static KV_PRESET: Setting = Setting {
     help: "Size of the cache of keys and values: small, medium, large, or custom as the other settings say",
 };
 
+/// Whether equal beginnings of requests are computed once.
+pub(crate) static KV_PREFIX_CACHE: Setting = Setting {
+    key: "kv.prefix_cache",
+    flag: "kv-prefix-cache",
+    env: "BURSAR_KV_PREFIX_CACHE",
+    placeholder: "BOOL",
+    default: Fallback::Value("true"),
+    read: value::switch,
+    help: "Compute what requests begin with alike once, and keep it while there is room",
+};
+
+/// Whether sequences get all their blocks side by side at once.
+pub(crate) static KV_CONTIGUOUS: Setting = Setting {
+    key: "kv.contiguous",
+    flag: "kv-contiguous",
+    env: "BURSAR_KV_CONTIGUOUS",
+    placeholder: "BOOL",
+    default: Fallback::Value("false"),
+    read: value::switch,
+    help: "Give each sequence all the blocks it may need at once and side by side, and share none, as engines without pages do: to compare with",
+};
+
+/// Where blocks go that no memory is left for.
+pub(crate) static KV_SPILL: Setting = Setting {
+    key: "kv.spill",
+    flag: "kv-spill",
+    env: "BURSAR_KV_SPILL",
+    placeholder: "DIR",
+    default: Fallback::Derived("sequences that lose their blocks are computed again"),
+    read: value::path,
+    help: "Folder for a file to which keys and values go that no memory is left for",
+};
+
+/// Most bytes of that file.
+pub(crate) static KV_SPILL_BYTES: Setting = Setting {
+    key: "kv.spill_bytes",
+    flag: "kv-spill-bytes",
+    env: "BURSAR_KV_SPILL_BYTES",
+    placeholder: "SIZE",
+    default: Fallback::Value("1.0 GiB"),
+    read: value::memory,
+    help: "Most bytes of the file in --kv-spill",
+};
+
+/// Where cached prefixes outlive the process.
+pub(crate) static KV_KEEP: Setting = Setting {
+    key: "kv.keep",
+    flag: "kv-keep",
+    env: "BURSAR_KV_KEEP",
+    placeholder: "FILE",
+    default: Fallback::Derived("cached prefixes end with the process"),
+    read: value::path,
+    help: "File in which cached prefixes are kept from one run of the server to the next",
+};
+
+/// Whether blocks are moved together.
+pub(crate) static KV_COMPACTION_ENABLED: Setting = Setting {
+    key: "kv.compaction.enabled",
+    flag: "kv-compaction-enabled",
+    env: "BURSAR_KV_COMPACTION_ENABLED",
+    placeholder: "BOOL",
+    default: Fallback::Value("true"),
+    read: value::switch,
+    help: "Move blocks together, so that whole slabs go back to the system",
+};
+
+/// The fragmentation at which blocks are moved together.
+pub(crate) static KV_COMPACTION_FRAGMENTATION: Setting = Setting {
+    key: "kv.compaction.fragmentation",
+    flag: "kv-compaction-fragmentation",
+    env: "BURSAR_KV_COMPACTION_FRAGMENTATION",
+    placeholder: "SHARE",
+    default: Fallback::Value("30%"),
+    read: value::share,
+    help: "Move blocks together where more than this share of the memory taken is in partly used slabs and holds nothing",
+};
+
+/// The efficiency at which blocks are moved together.
+pub(crate) static KV_COMPACTION_EFFICIENCY: Setting = Setting {
+    key: "kv.compaction.efficiency",
+    flag: "kv-compaction-efficiency",
+    env: "BURSAR_KV_COMPACTION_EFFICIENCY",
+    placeholder: "SHARE",
+    default: Fallback::Value("70%"),
+    read: value::share,
+    help: "Move blocks together where less than this share of the memory taken holds something",
+};
+
+/// Most bytes that one step moves.
+pub(crate) static KV_COMPACTION_BYTES_PER_STEP: Setting = Setting {
+    key: "kv.compaction.bytes_per_step",
+    flag: "kv-compaction-bytes-per-step",
+    env: "BURSAR_KV_COMPACTION_BYTES_PER_STEP",
+    placeholder: "SIZE",
+    default: Fallback::Value("16.0 MiB"),
+    read: value::memory,
+    help: "Most bytes of keys and values that are moved between two steps",
+};
+
 /// Threads that compute.
 pub(crate) static THREADS: Setting = Setting {
     key: "threads",
@@ -274,7 +373,7 @@ pub(crate) static LIMITS_JSON_DEPTH: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 22] = [
+pub(crate) static TABLE: [&Setting; 31] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -285,6 +384,15 @@ pub(crate) static TABLE: [&Setting; 22] = [
     &KV_PRESET,
     &KV_MEMORY,
     &KV_BLOCK_TOKENS,
+    &KV_PREFIX_CACHE,
+    &KV_CONTIGUOUS,
+    &KV_SPILL,
+    &KV_SPILL_BYTES,
+    &KV_KEEP,
+    &KV_COMPACTION_ENABLED,
+    &KV_COMPACTION_FRAGMENTATION,
+    &KV_COMPACTION_EFFICIENCY,
+    &KV_COMPACTION_BYTES_PER_STEP,
     &THREADS,
     &ISA,
     &MODELS_DIR,
@@ -297,6 +405,14 @@ pub(crate) static TABLE: [&Setting; 22] = [
     &LIMITS_BODY,
     &LIMITS_HEADERS,
     &LIMITS_JSON_DEPTH,
+];
+
+/// Settings that are on or off: their flags need no value, and some have another that turns them
+/// off.
+pub(crate) static SWITCHES: [(&Setting, Option<&str>); 3] = [
+    (&KV_PREFIX_CACHE, Some("no-prefix-cache")),
+    (&KV_CONTIGUOUS, None),
+    (&KV_COMPACTION_ENABLED, None),
 ];
 
 /// The setting of a file key.

@@ -35,6 +35,10 @@ pub(crate) enum Value {
     Admission(Admission),
     /// A size of the cache; none is custom.
     Preset(Option<Preset>),
+    /// On or off.
+    Switch(bool),
+    /// A part of a whole, 0 to 1.
+    Share(f64),
 }
 
 impl fmt::Display for Value {
@@ -52,6 +56,8 @@ impl fmt::Display for Value {
             Value::Admission(Admission::Reserve) => f.write_str("reserve"),
             Value::Preset(Some(preset)) => f.write_str(preset.name()),
             Value::Preset(None) => f.write_str(CUSTOM),
+            Value::Switch(on) => on.fmt(f),
+            Value::Share(share) => write!(f, "{}%", (share * 1e4).round() / 100.0),
         }
     }
 }
@@ -62,6 +68,7 @@ impl Value {
         match self {
             Value::Memory(MemorySpec::Bytes(bytes)) => bytes.get().into(),
             Value::Count(count) => (*count).into(),
+            Value::Switch(on) => (*on).into(),
             other => other.to_string().into(),
         }
     }
@@ -253,6 +260,34 @@ pub(crate) fn preset(text: &str) -> Result<Value, Invalid> {
     }
 }
 
+/// Reads whether something is on.
+pub(crate) fn switch(text: &str) -> Result<Value, Invalid> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(Value::Switch(true)),
+        "false" | "no" | "off" | "0" => Ok(Value::Switch(false)),
+        _ => Err(Invalid::new(
+            "it is neither on nor off",
+            "write true or false",
+        )),
+    }
+}
+
+/// Reads a part of a whole: `30%` or `0.3`.
+pub(crate) fn share(text: &str) -> Result<Value, Invalid> {
+    let text = text.trim();
+    let read = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|share| share / 100.0),
+        None => text.parse::<f64>(),
+    };
+    match read {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(Value::Share(share)),
+        _ => Err(Invalid::new(
+            "it is not a share of a whole",
+            "write a share such as 30% or 0.3",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +323,10 @@ mod tests {
             preset("Large").map(|v| v.to_string()),
             Ok("large".to_owned())
         );
+        assert_eq!(switch("on"), Ok(Value::Switch(true)));
+        assert_eq!(switch("false"), Ok(Value::Switch(false)));
+        assert_eq!(share("0.3"), share("30 %"));
+        assert_eq!(share("12.5%").map(|v| v.to_string()), Ok("12.5%".into()));
         assert_eq!(
             admission("Reserve"),
             Ok(Value::Admission(Admission::Reserve))
@@ -304,6 +343,9 @@ mod tests {
         refused(sequences, "5000", "more than 4096", "from 1 to 4096");
         refused(block_tokens, "24", "not a multiple of 16", "multiple of 16");
         refused(kv_dtype, "f8", "stored in", "f32, f16, bf16, q8_0");
+        refused(switch, "maybe", "neither on nor off", "true or false");
+        refused(share, "130%", "not a share", "30% or 0.3");
+        refused(share, "NaN", "not a share", "30%");
         refused(preset, "huge", "not a size", "small, medium, large, custom");
         refused(isa, "neon9000", "no such vector", "scalar");
         refused(path, "", "empty", "path");

@@ -1,5 +1,7 @@
 //! `bursar memory`: who holds which memory of a running server, as a tree.
 
+mod kv;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -31,8 +33,12 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         (true, true) => out.json(&memory["kv"])?,
         (true, false) => out.json(&memory)?,
         (false, true) => {
-            for report in memory["kv"].as_array().into_iter().flatten() {
-                out.line(figures(report))?;
+            let reports = memory["kv"].as_array().into_iter().flatten();
+            for (place, report) in reports.enumerate() {
+                if place > 0 {
+                    out.line("")?;
+                }
+                out.line(kv::page(report))?;
             }
         }
         (false, false) => {
@@ -70,18 +76,4 @@ fn rows(node: &Value, depth: usize, table: &mut Table) {
     for child in node["children"].as_array().into_iter().flatten() {
         rows(child, depth + 1, table);
     }
-}
-
-/// The figures of one model's keys and values; bytes readable.
-fn figures(report: &Value) -> Table {
-    let mut table = Table::plain(2);
-    for (name, value) in report.as_object().into_iter().flatten() {
-        let shown = match (name.strip_suffix("_bytes"), value.as_str()) {
-            (Some(_), _) => size(value),
-            (None, Some(text)) => text.to_owned(),
-            (None, None) => value.to_string(),
-        };
-        table.row([name.replace('_', " "), shown]);
-    }
-    table
 }

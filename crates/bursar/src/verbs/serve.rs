@@ -73,6 +73,15 @@ impl TakesSettings for Takes {
         &table::KV_DTYPE_K,
         &table::KV_DTYPE_V,
         &table::KV_BLOCK_TOKENS,
+        &table::KV_PREFIX_CACHE,
+        &table::KV_CONTIGUOUS,
+        &table::KV_SPILL,
+        &table::KV_SPILL_BYTES,
+        &table::KV_KEEP,
+        &table::KV_COMPACTION_ENABLED,
+        &table::KV_COMPACTION_FRAGMENTATION,
+        &table::KV_COMPACTION_EFFICIENCY,
+        &table::KV_COMPACTION_BYTES_PER_STEP,
         &table::ADMISSION,
         &table::BATCH_TOKENS,
         &table::LIMITS_QUEUE,
@@ -127,6 +136,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         ..Default::default()
     });
     let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
+    let generates = |model: &&Opened| model.purpose == Purpose::Generate;
+    let several = opened.iter().filter(generates).count() > 1;
     let mut planned = Vec::with_capacity(opened.len());
     for model in opened {
         // The rest of the budget, and the process's part, which every plan holds but which has
@@ -149,7 +160,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         let promise = account
             .reserve(plan.total().saturating_sub(process))
             .map_err(|refusal| Failure::does_not_fit(refusal.to_string()))?;
+        let keep = settings.kv_keep(&model.name, several);
         planned.push(Planned {
+            keep: keep.filter(|_| model.purpose == Purpose::Generate),
             slot: Slot::loading(&model.name, model.purpose),
             opened: model,
             plan,
@@ -164,6 +177,10 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
         limits.body = body;
     }
+    let engine = EngineOptions {
+        salt: secret.salt(),
+        ..settings.engine_options(budget.bytes)
+    };
     let options = ServerOptions {
         listen,
         keys,
@@ -180,11 +197,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         options: LoadOptions {
             isa: settings.isa(),
         },
-        engine: EngineOptions {
-            admission: settings.admission(),
-            queue: settings.limits_queue(),
-            ..EngineOptions::default()
-        },
+        engine,
         progress: shared.progress,
         begun,
         address: server.address(),

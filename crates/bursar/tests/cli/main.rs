@@ -1,6 +1,7 @@
 //! The program as a user meets it: arguments, environment and files in; stdout, stderr and exit
 //! codes out.
 
+mod bench;
 mod config;
 mod doctor;
 mod embed;

@@ -114,6 +114,12 @@ impl<D: Decoder> Generation<D> {
             debug_assert_eq!(place, entered);
             let mut sequence = self.waiting.remove(place - entered);
             sequence.prepare(self.block_tokens);
+            if self.rules.contiguous {
+                let longest = sequence.candidate().longest;
+                // The decision left room for all of it; where the system refuses the memory, blocks are
+                // taken one by one.
+                let _ = self.kv.take_ahead(&mut sequence.table, longest);
+            }
             self.running.push(sequence);
             run.who = Who::Running(first + entered);
             entered += 1;

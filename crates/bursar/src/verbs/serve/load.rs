@@ -1,5 +1,6 @@
 //! Loading while the server already listens: on a thread of its own, one model after the other.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -21,6 +22,8 @@ pub(super) struct Planned {
     /// All bytes of the plan but the process's own: nobody else gets them in the meantime.
     pub(super) promise: Reservation,
     pub(super) slot: Slot,
+    /// Where its cached prefixes outlive the process.
+    pub(super) keep: Option<PathBuf>,
 }
 
 /// What loading needs beside the models.
@@ -49,14 +52,25 @@ impl Loading {
     /// process: nobody waits for it.
     ///
     /// # Errors
-    /// If a model could not be loaded.
+    /// If a model could not be loaded, or what was to be kept of one could not be kept.
     pub(super) fn end(self) -> Result<(), Failure> {
         match self.ended.load(Ordering::Acquire) {
             // A panic of the thread has been reported where it happened.
-            true => self.thread.join().map_or(Ok(()), |loaded| loaded.map(drop)),
+            true => self.thread.join().map_or(Ok(()), |loaded| end(loaded?)),
             false => Ok(()),
         }
     }
+}
+
+/// Ends all of them, and tells the last thing that went wrong.
+fn end(engines: Vec<Engine>) -> Result<(), Failure> {
+    let mut outcome = Ok(());
+    for engine in engines {
+        if let Err(error) = engine.shut_down() {
+            outcome = Err(error.into());
+        }
+    }
+    outcome
 }
 
 impl Loader {
@@ -103,6 +117,7 @@ impl Loader {
             plan,
             promise,
             slot,
+            keep,
         } = model;
         let total = opened.file.used_bytes();
         let label = format!("loading {}", opened.name);
@@ -123,7 +138,14 @@ impl Loader {
             },
         )?;
         meter.finish();
-        let engine = Engine::start(loaded, self.engine.clone())?;
+        let options = EngineOptions {
+            keep,
+            ..self.engine.clone()
+        };
+        let engine = Engine::start(loaded, options)?;
+        for warning in engine.warnings() {
+            eprintln!("warning: {warning}");
+        }
         let defaults = opened.file.generation().clone();
         slot.fill(Served::new(engine.handle(), defaults));
         Ok(engine)
