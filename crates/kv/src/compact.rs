@@ -1,6 +1,6 @@
 //! Moving blocks together, so that whole slabs go back to the operating system.
 //!
-//! [`plan`] decides from the books alone which blocks move where: the slabs that hold least are emptied
+//! `plan` decides from the books alone which blocks move where: the slabs that hold least are emptied
 //! into the gaps of those that hold most. [`KvCache::compact`] then copies, tells the tables, the index
 //! and the books, and gives the idle slabs back. Only blocks all of whose holders are known move, and
 //! since the cache is borrowed, no pass reads meanwhile.
