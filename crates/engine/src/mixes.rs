@@ -38,11 +38,13 @@ const ARCHES: [&str; 3] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3"];
 const WEIGHTS: [&str; 4] = ["f32", "bf16", "q8_0", "q4_k"];
 
 /// How keys and values are stored in a mix.
-const STORED: [[KvDtype; 2]; 4] = [
+const STORED: [[KvDtype; 2]; 6] = [
     [KvDtype::F32, KvDtype::F32],
     [KvDtype::F16, KvDtype::F16],
     [KvDtype::BF16, KvDtype::BF16],
+    [KvDtype::Q8_0, KvDtype::Q8_0],
     [KvDtype::F16, KvDtype::BF16],
+    [KvDtype::Q8_0, KvDtype::F16],
 ];
 
 /// Most blocks of a slab where slabs are to run empty.
@@ -65,12 +67,14 @@ struct Models {
 }
 
 impl Models {
-    fn write() -> Self {
-        let dir = std::env::temp_dir().join(format!("bursar-mixes-{}", std::process::id()));
+    /// All pairs, in a folder that is told apart by `name`.
+    fn write(name: &str, weights: &[&str], arches: &[&str]) -> Self {
+        let folder = format!("bursar-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&dir).expect("a temporary folder");
         let mut files = Vec::new();
-        for weights in WEIGHTS {
-            for arch in ARCHES {
+        for weights in weights {
+            for arch in arches {
                 let spec = format!("{arch}:{weights}");
                 let preset = Preset::parse(&spec).unwrap_or_else(|e| panic!("{e}"));
                 let path = dir.join(format!("{arch}-{weights}.gguf"));
@@ -397,7 +401,7 @@ fn large_block(config: &ModelConfig, [dtype_k, dtype_v]: [KvDtype; 2]) -> usize 
         });
         layout.is_some_and(|layout| layout.blocks_per_slab() as usize <= FEW)
     };
-    (64..1024).step_by(64).find(few).expect("some size")
+    (64..4096).step_by(64).find(few).expect("some size")
 }
 
 /// Requests that often begin alike.
@@ -454,7 +458,7 @@ fn asks(random: &mut Random, vocab: usize, block_tokens: usize, blocks: usize) -
 
 #[test]
 fn random_mixes_answer_as_each_request_alone() {
-    let models = Models::write();
+    let models = Models::write("mixes", &WEIGHTS, &ARCHES);
     let mut happened = [
         ("evicted", 0),
         ("preempted", 0),
@@ -484,4 +488,63 @@ fn random_mixes_answer_as_each_request_alone() {
         assert!(runs * 5 >= MIXES, "{what} in {runs} of {MIXES} runs");
     }
     assert!(hits * 5 >= MIXES && forks > 0 && restored * 10 >= MIXES);
+}
+
+/// Eight arrive together on a cold engine, each with 528 tokens of which the first 512 are the same:
+/// those are computed once, not eight times.
+#[test]
+fn a_beginning_that_eight_bring_together_is_computed_once() {
+    let models = Models::write("together", &["q8_0"], &["tiny-qwen3"]);
+    let vocab = models.files[0].config().vocab as u32;
+    let ask = |client: u32| Ask {
+        prompt: (0..528)
+            .map(|at| (at * 7 + if at < 512 { 0 } else { 1 + client }) % vocab)
+            .collect(),
+        wants: 64,
+        echo: false,
+        priority: 0,
+        tenant: 0,
+        leaves_after: None,
+    };
+    let asks: Vec<Ask> = (0..8).map(ask).collect();
+    let cache = Cache {
+        stored: [KvDtype::F16; 2],
+        block_tokens: 16,
+        blocks: 512,
+    };
+    let rules = Rules {
+        batch_tokens: 256,
+        parallel: 8,
+        admission: Admission::Grow,
+        fingerprint: Some([0; 32]),
+        salt: [0; 32],
+        compaction: None,
+    };
+    let cold = Rules {
+        fingerprint: None,
+        parallel: 1,
+        ..rules.clone()
+    };
+    let want = alone(
+        &mut models.load(&models.files[0], cache, cold, None, 0),
+        &asks,
+    );
+    let mut generation = models.load(&models.files[0], cache, rules, None, 0);
+    let mut streams: Vec<TokenStream> = asks
+        .iter()
+        .map(|ask| accept(&mut generation, ask))
+        .collect();
+    while generation.running() + generation.waiting() > 0 {
+        generation.step();
+    }
+    let mut cached = Vec::new();
+    for (stream, want) in streams.iter_mut().zip(&want) {
+        let mut heard = Heard::default();
+        heard.listen(stream);
+        assert!(heard.ended && heard.begins(want));
+        cached.push(heard.cached);
+    }
+    assert_eq!(generation.totals().prefill_tokens, 512 + 8 * 16);
+    cached.sort_unstable();
+    assert_eq!(cached, [0, 512, 512, 512, 512, 512, 512, 512]);
 }
