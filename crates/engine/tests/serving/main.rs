@@ -10,4 +10,5 @@ mod edges;
 #[allow(dead_code, reason = "shared with the parity tests")]
 mod fixtures;
 mod load;
+mod prefixes;
 mod vectors;
