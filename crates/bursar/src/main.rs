@@ -4,16 +4,16 @@
 //! - `cli`: the verbs and the flags that all of them share.
 //! - `config`: settings, where they may be given and which one holds.
 //! - `verbs`: one file per verb.
-//! - `budget`, `model`, `demo`, `sizing`, `prepare`: what several verbs do alike: find the budget,
+//! - `budget`, `bundled`, `model`, `sizing`, `prepare`: what several verbs do alike: find the budget,
 //!   find the model that is meant or make one up, size its cache, plan it.
 //! - `output`, `progress`, `failure`: results on stdout, progress and errors on stderr.
 
 #![forbid(unsafe_code)]
 
 mod budget;
+mod bundled;
 mod cli;
 mod config;
-mod demo;
 mod failure;
 mod model;
 mod output;

@@ -1,4 +1,5 @@
-//! Which model is meant: a path, or a name in the models folder; and what tells models apart.
+//! Which model is meant: a path, a name in the models folder, or a bundled one; and what tells models
+//! apart.
 
 use std::fs;
 use std::io::Read;
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bursar_files::ModelFile;
 
+use crate::bundled::{self, Bundled};
 use crate::config::{Settings, Surroundings};
 use crate::failure::Failure;
 
@@ -13,12 +15,31 @@ use crate::failure::Failure;
 /// beginning of each tells them apart without reading gigabytes.
 const DIGEST_TENSOR_BYTES: u64 = 4096;
 
-/// The file or folder of the model called `given`.
+/// A model that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A file or folder.
+    Path(PathBuf),
+    /// Part of the program.
+    Bundled(Bundled),
+}
+
+impl Found {
+    /// Opens it.
+    pub(crate) fn open(&self) -> Result<ModelFile, Failure> {
+        match self {
+            Found::Path(path) => Ok(ModelFile::open(path)?),
+            Found::Bundled(bundled) => bundled.open(),
+        }
+    }
+}
+
+/// The model called `given`.
 pub(crate) fn find(
     given: &Path,
     settings: &Settings,
     surroundings: &Surroundings,
-) -> Result<PathBuf, Failure> {
+) -> Result<Found, Failure> {
     if let Some(path) = lookup(given, settings, surroundings) {
         return Ok(path);
     }
@@ -38,13 +59,20 @@ pub(crate) fn find(
     Err(failure)
 }
 
-/// The path that `given` names, if there is one: itself, or a file or folder of that name (with or
-/// without `.gguf`) in the models folder.
+/// The model that `given` names, if there is one: a path, a file or folder of that name (with or
+/// without `.gguf`) in the models folder, or a bundled model.
 pub(crate) fn lookup(
     given: &Path,
     settings: &Settings,
     surroundings: &Surroundings,
-) -> Option<PathBuf> {
+) -> Option<Found> {
+    match lookup_path(given, settings, surroundings) {
+        Some(path) => Some(Found::Path(path)),
+        None => bundled::named(given.to_str()?).map(Found::Bundled),
+    }
+}
+
+fn lookup_path(given: &Path, settings: &Settings, surroundings: &Surroundings) -> Option<PathBuf> {
     if given.exists() {
         return Some(given.to_owned());
     }
@@ -61,9 +89,13 @@ pub(crate) fn lookup(
         .find(|path| path.exists())
 }
 
-/// Whether what lies at `path` is a model rather than any other file: by its name, by the magic
-/// number of GGUF, or by what a folder holds.
-pub(crate) fn is_model(path: &Path) -> bool {
+/// Whether what was found is a model rather than any other file: by its name, by the magic number of
+/// GGUF, or by what a folder holds.
+pub(crate) fn is_model(found: &Found) -> bool {
+    let path = match found {
+        Found::Path(path) => path,
+        Found::Bundled(_) => return true,
+    };
     if path.is_dir() {
         return path.join("config.json").is_file() || !names_in(path).is_empty();
     }
@@ -142,23 +174,33 @@ mod tests {
         let find = |name: &str| find(Path::new(name), &settings, &surroundings);
         assert_eq!(
             find("small").expect("found"),
-            folder.path().join("small.gguf")
+            Found::Path(folder.path().join("small.gguf"))
         );
         assert_eq!(
             find("small.gguf").expect("found"),
-            folder.path().join("small.gguf")
+            Found::Path(folder.path().join("small.gguf"))
         );
-        assert_eq!(find("other").expect("found"), folder.path().join("other"));
+        assert_eq!(
+            find("other").expect("found"),
+            Found::Path(folder.path().join("other"))
+        );
         let failure = format!("{:?}", find("large").expect_err("missing"));
         assert!(failure.contains("other, small"), "{failure}");
         assert!(find("../small").is_err());
-        assert!(is_model(&folder.path().join("small.gguf")));
-        assert!(is_model(&folder.path().join("other")));
-        assert!(is_model(folder.path()));
-        assert!(
-            is_model(&folder.path().join("notes.txt")),
-            "the magic number decides"
-        );
+        let is_model = |name: &str| is_model(&Found::Path(folder.path().join(name)));
+        assert!(is_model("small.gguf"));
+        assert!(is_model("other"));
+        assert!(is_model(""));
+        assert!(is_model("notes.txt"), "the magic number decides");
+        // A file of that name comes first.
+        if let Some(bundled) = bundled::named("pocket-chat") {
+            assert_eq!(find("pocket-chat").expect("found"), Found::Bundled(bundled));
+            write("pocket-chat.gguf");
+            assert_eq!(
+                find("pocket-chat").expect("found"),
+                Found::Path(folder.path().join("pocket-chat.gguf"))
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bursar_memory::budget::Budget;
 use bursar_memory::{Bytes, counting};
 
 use crate::budget;
+use crate::bundled;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output::{Align, Table, grouped};
@@ -40,6 +41,7 @@ pub(crate) fn prepare(
     let threads = settings.threads();
     // A preset holds the header that a real run would read from its file.
     let base = ProcessBase::measure()?
+        .beside(bundled::bytes())
         .with_threads(threads)
         .without(Bytes(file.held_bytes()));
     let request = sizing::request(settings, purpose, settings.parallel(), budget.bytes);

@@ -182,7 +182,7 @@ impl ProcessBase {
             .child("process", Lifetime::Procedural)
             .reserve(self.bytes().saturating_sub(tokenizers))?;
         // Where the kernel cannot, they become resident as they are touched, and are fewer.
-        let _ = bursar_memory::program::make_resident();
+        let _ = bursar_memory::program::make_resident(self.bundled);
         Ok(reservation)
     }
 }

@@ -21,6 +21,9 @@ pub struct ProcessBase {
     pub code: Bytes,
     /// What will still come: stacks and small heap.
     pub growth: Bytes,
+    /// Bundled models, which are part of the program but no code: read as files are, and counted as
+    /// weights when they have been.
+    pub bundled: &'static [&'static [u8]],
 }
 
 impl ProcessBase {
@@ -48,7 +51,18 @@ impl ProcessBase {
             // A page that has been written is a copy, and counted as such.
             code: Bytes(code.mapped_bytes.saturating_sub(code.written_bytes)),
             growth: Bytes(HEAP_GROWTH_BYTES),
+            bundled: &[],
         })
+    }
+
+    /// The same without the pages of models that are bundled with the program.
+    pub fn beside(self, bundled: &'static [&'static [u8]]) -> Self {
+        let pages = bursar_memory::program::pages_of(bundled);
+        Self {
+            code: self.code.saturating_sub(pages),
+            bundled,
+            ..self
+        }
     }
 
     /// The same with the stacks of `threads` threads.

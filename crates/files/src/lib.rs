@@ -11,7 +11,7 @@
 //! | [`synth`] | presets of real architectures with random weights |
 //! | `source`, `strings`, `error` | reading by position, packed strings, [`FileError`] |
 //!
-//! Nothing here keeps weights in memory, and nothing is mapped: a caller reads pieces of tensors
+//! Nothing here keeps weights in memory, and no file is mapped: a caller reads pieces of tensors
 //! into memory that it has reserved.
 #![forbid(unsafe_code)]
 
@@ -34,5 +34,6 @@ pub use error::FileError;
 pub use gguf::tokens::GgufTokens;
 pub use model_file::{GenerationDefaults, ModelFile, TokenizerSource};
 pub use role::{LayerRole, Part, Role};
+pub use source::ProgramBytes;
 pub use strings::StringTable;
 pub use tensor::TensorInfo;

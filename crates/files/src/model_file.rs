@@ -11,7 +11,7 @@ use crate::error::FileError;
 use crate::gguf::{self, tokens::GgufTokens};
 use crate::hf;
 use crate::role::{LayerRole, Naming, Role, Shape};
-use crate::source::{Source, read_small, read_small_if_there};
+use crate::source::{ProgramBytes, Source, read_small, read_small_if_there};
 use crate::tensor::{TensorIndex, TensorInfo};
 
 /// Largest `tokenizer.json`; those of 256k-entry vocabularies have some 35 MB.
@@ -109,6 +109,17 @@ impl ModelFile {
             // Whatever it is called; the magic number decides.
             ModelFile::open_gguf(Source::open(path)?)
         }
+    }
+
+    /// Opens a GGUF file that is part of the program, under this name.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn open_bundled(name: &str, file: ProgramBytes) -> Result<ModelFile, FileError> {
+        ModelFile::open_gguf(Source::Program {
+            name: PathBuf::from(name),
+            file,
+        })
     }
 
     pub(crate) fn open_gguf(source: Source) -> Result<ModelFile, FileError> {
@@ -303,7 +314,7 @@ impl ModelFile {
     pub fn has_data(&self) -> bool {
         self.shards
             .iter()
-            .all(|shard| matches!(shard, Source::Disk { .. }))
+            .all(|shard| !matches!(shard, Source::Header { .. }))
     }
 
     /// Reads bytes of a tensor from `offset` within it until `buf` is full. May be called from

@@ -1,5 +1,5 @@
-//! Where a model's bytes come from: a regular file read by position, or a header in memory whose
-//! weights do not exist (a preset that is only planned).
+//! Where a model's bytes come from: a regular file read by position, bytes of the program itself, or a
+//! header in memory whose weights do not exist (a preset that is only planned).
 //!
 //! Nothing maps a file: a mapped file that is truncated under us kills the process with SIGBUS,
 //! and its pages belong to nobody's account.
@@ -10,11 +10,31 @@ use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
 
+/// Bytes that are part of the program: its loader mapped them, and nobody copies them twice.
+#[derive(Copy, Clone)]
+pub struct ProgramBytes {
+    /// The bytes.
+    pub bytes: &'static [u8],
+    /// Told which of them have been read and are not wanted again soon, so that their pages can go.
+    pub release: fn(&'static [u8]),
+}
+
+impl std::fmt::Debug for ProgramBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of the program", self.bytes.len())
+    }
+}
+
+/// How many bytes of the program are resident at once while a model is read from there.
+const PROGRAM_STEP_BYTES: usize = 512 << 10;
+
 /// Bytes at positions. Cheap to read from several threads at once.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A file on disk, with its length when it was opened.
     Disk { path: PathBuf, file: File, len: u64 },
+    /// A file that is part of the program.
+    Program { name: PathBuf, file: ProgramBytes },
     /// The first bytes of a file of `len` bytes that was never written.
     Header {
         name: PathBuf,
@@ -56,14 +76,14 @@ impl Source {
     pub(crate) fn path(&self) -> &Path {
         match self {
             Source::Disk { path, .. } => path,
-            Source::Header { name, .. } => name,
+            Source::Program { name, .. } | Source::Header { name, .. } => name,
         }
     }
 
     /// Bytes of contents kept in memory.
     pub(crate) fn held_bytes(&self) -> u64 {
         match self {
-            Source::Disk { .. } => 0,
+            Source::Disk { .. } | Source::Program { .. } => 0,
             Source::Header { bytes, .. } => bytes.len() as u64,
         }
     }
@@ -72,6 +92,7 @@ impl Source {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Source::Disk { len, .. } | Source::Header { len, .. } => *len,
+            Source::Program { file, .. } => file.bytes.len() as u64,
         }
     }
 
@@ -79,6 +100,7 @@ impl Source {
     pub(crate) fn held(&self) -> u64 {
         match self {
             Source::Disk { len, .. } => *len,
+            Source::Program { file, .. } => file.bytes.len() as u64,
             Source::Header { bytes, .. } => bytes.len() as u64,
         }
     }
@@ -95,11 +117,20 @@ impl Source {
                         source,
                     })
             }
+            Source::Program { name, file } => {
+                let there = range(file.bytes, offset, buf.len());
+                let there = there.ok_or_else(|| {
+                    FileError::malformed(name, offset, "bundled model", "its end", "more bytes")
+                })?;
+                let steps = there.chunks(PROGRAM_STEP_BYTES);
+                for (from, to) in steps.zip(buf.chunks_mut(PROGRAM_STEP_BYTES)) {
+                    to.copy_from_slice(from);
+                    (file.release)(from);
+                }
+                Ok(())
+            }
             Source::Header { name, bytes, .. } => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let held = start
-                    .checked_add(buf.len())
-                    .and_then(|end| bytes.get(start..end));
+                let held = range(bytes, offset, buf.len());
                 let held = held.ok_or_else(|| FileError::HeaderOnly {
                     name: name.to_string_lossy().into_owned(),
                 })?;
@@ -117,6 +148,11 @@ impl Source {
             let _ = rustix::fs::fadvise(file, offset, Some(len), rustix::fs::Advice::DontNeed);
         }
     }
+}
+
+fn range(bytes: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    bytes.get(start..start.checked_add(len)?)
 }
 
 /// Reads a whole small file (a JSON document), refusing one larger than `limit` bytes.

@@ -15,17 +15,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bursar_engine::{EmbedOptions, EmbedStats, Embedder, LoadOptions, Purpose};
-use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, counting};
 use bursar_profile::Probe;
 use clap::Args;
 use serde_json::json;
 
+use crate::bundled;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
-use crate::demo::{self, Demo};
 use crate::failure::Failure;
-use crate::model;
+use crate::model::{self, Found};
 use crate::output::{Out, grouped};
 use crate::prepare;
 use crate::progress::{Meter, Unit, duration};
@@ -112,11 +111,11 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let settings = shared.settings(&arguments.settings)?;
     let format = format_of(arguments)?;
     let (model, input) = sort(arguments, &settings, shared)?;
-    let path = match model {
-        Some(path) => path,
-        None => demo::path(Demo::Embedding, &shared.surroundings, shared.progress)?,
+    let model = match model {
+        Some(model) => model,
+        None => Found::Bundled(bundled::embedding()?),
     };
-    let file = ModelFile::open(&path)?;
+    let file = model.open()?;
     let census = input.census()?;
     let settings = settings.with_one_sequence();
     let prepared = prepare::prepare(file, Purpose::Embed, &settings)?;
@@ -212,13 +211,13 @@ fn sort(
     arguments: &Arguments,
     settings: &Settings,
     shared: &Shared,
-) -> Result<(Option<PathBuf>, Input), Failure> {
+) -> Result<(Option<Found>, Input), Failure> {
     let mut names = arguments.names.as_slice();
     let mut model = None;
     if let [first, rest @ ..] = names {
         let found = model::lookup(first, settings, &shared.surroundings);
         let meant = model::is_meant_as_model(&first.to_string_lossy());
-        if found.as_ref().is_some_and(|path| model::is_model(path)) || (found.is_none() && meant) {
+        if found.as_ref().is_some_and(model::is_model) || (found.is_none() && meant) {
             model = Some(model::find(first, settings, &shared.surroundings)?);
             names = rest;
         }

@@ -93,8 +93,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
 
 /// The model's file; of an architecture, the header that its file would have.
 fn open(given: &Path, settings: &Settings, shared: &Shared) -> Result<ModelFile, Failure> {
-    if let Some(path) = model::lookup(given, settings, &shared.surroundings) {
-        return Ok(ModelFile::open(&path)?);
+    if let Some(found) = model::lookup(given, settings, &shared.surroundings) {
+        return found.open();
     }
     let text = given.to_string_lossy();
     if model::is_meant_as_model(&text) || given.components().count() > 1 {

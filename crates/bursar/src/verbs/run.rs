@@ -12,7 +12,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bursar_engine::{Generated, Generator, LoadOptions, Purpose, StopRules, Vocabulary};
-use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, counting};
 use bursar_profile::Probe;
 use bursar_tokenizer::Special;
@@ -21,10 +20,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::bundled;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
-use crate::demo::{self, Demo};
 use crate::failure::Failure;
+use crate::model::Found;
 use crate::output::Out;
 use crate::prepare;
 use crate::progress::Unit;
@@ -136,11 +136,12 @@ impl<'a> Session<'a> {
         settings: &Settings,
         shared: &Shared,
     ) -> Result<Session<'a>, Failure> {
-        let path = match &asked.model {
-            Some(path) => path.clone(),
-            None => demo::path(Demo::Chat, &shared.surroundings, shared.progress)?,
+        let model = match &asked.model {
+            Some(model) => model.clone(),
+            None => Found::Bundled(bundled::chat()?),
         };
-        let file = ModelFile::open(&path)?;
+        let file = model.open()?;
+        let path = file.path().to_owned();
         prepare::require_generates(&file)?;
         let sampling = arguments.sampling.params(file.generation());
         sampling
@@ -178,11 +179,7 @@ impl<'a> Session<'a> {
             ledger,
             load_seconds,
             path,
-            max_tokens: arguments
-                .max_tokens
-                .map(|most| most as usize)
-                // Random weights never come to an end of their own.
-                .or(asked.model.is_none().then_some(demo::TOKENS)),
+            max_tokens: arguments.max_tokens.map(|most| most as usize),
         })
     }
 

@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bursar_engine::{EmbedOptions, Embedder, LoadOptions, Purpose};
-use bursar_files::ModelFile;
 use bursar_memory::{Ledger, Lifetime, counting};
 use bursar_search::{Index, Reader, VectorStore, WalkOptions, best, walk};
 use clap::Args;
 
+use crate::bundled;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, TakesSettings};
 use crate::failure::Failure;
-use crate::model;
+use crate::model::{self, Found};
 use crate::prepare;
 use crate::progress::Unit;
 use crate::verbs::Shared;
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "PATHS", default_value = ".")]
     paths: Vec<PathBuf>,
     /// An embedding model: a .gguf file, a folder with .safetensors files, or a name in the models
-    /// folder
+    /// folder [default: pocket-embed, which comes with the program]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// How many pieces to show
@@ -85,13 +85,11 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     if arguments.query.trim().is_empty() {
         return Err(Failure::usage("there is nothing to look for").help("give a QUERY in words"));
     }
-    let Some(given) = &arguments.model else {
-        return Err(
-            Failure::usage("no model is given").help("give an embedding model: --model FILE")
-        );
+    let found = match &arguments.model {
+        Some(given) => model::find(given, &settings, &shared.surroundings)?,
+        None => Found::Bundled(bundled::embedding()?),
     };
-    let path = model::find(given, &settings, &shared.surroundings)?;
-    let file = ModelFile::open(&path)?;
+    let file = found.open()?;
     let digest = model::digest(&file)?;
     // Models that tell questions from answers know the former by this name.
     let asks = file.config().embedding.as_ref();
@@ -159,7 +157,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         index: &corpus.index,
         lines: arguments.lines,
         query: &arguments.query,
-        model: &path,
+        model: prepared.file.path(),
     };
     match arguments.json {
         true => shown.json(&hits, &mut corpus.reader, &figures),

@@ -24,11 +24,11 @@ use bursar_workers::Workers;
 use clap::Args;
 
 use crate::budget;
+use crate::bundled;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
-use crate::demo::{self, Demo};
 use crate::failure::Failure;
-use crate::model;
+use crate::model::{self, Found};
 use crate::prepare;
 use crate::sizing::{self, Otherwise};
 use crate::verbs::Shared;
@@ -124,7 +124,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let threads = settings.threads();
     // Every model's engine has a thread, which is one of those that compute.
     let engines = opened.len();
-    let base = ProcessBase::measure()?.with_threads(threads - 1 + engines + THREADS_BESIDE);
+    let base = ProcessBase::measure()?
+        .beside(bundled::bytes())
+        .with_threads(threads - 1 + engines + THREADS_BESIDE);
     let tokenizers = opened.iter().fold(Bytes(0), |sum, model| {
         sum.saturating_add(model.vocabulary.bytes())
     });
@@ -256,28 +258,29 @@ fn open(
     settings: &Settings,
     shared: &Shared,
 ) -> Result<Vec<Opened>, Failure> {
-    let mut named = Vec::new();
+    let mut found = Vec::new();
     for given in &arguments.models {
-        let path = model::find(given, settings, &shared.surroundings)?;
-        named.push((name_of(&path), path));
+        found.push(model::find(given, settings, &shared.surroundings)?);
     }
-    if named.is_empty() {
-        for demo in [Demo::Chat, Demo::Embedding] {
-            let path = demo::path(demo, &shared.surroundings, shared.progress)?;
-            named.push((demo.name().to_owned(), path));
-        }
+    if found.is_empty() {
+        found.push(Found::Bundled(bundled::chat()?));
+        found.push(Found::Bundled(bundled::embedding()?));
     }
-    let mut opened: Vec<Opened> = Vec::with_capacity(named.len());
-    for (name, path) in &named {
-        if let Some(other) = opened.iter().find(|other| other.name == *name) {
+    let mut opened: Vec<Opened> = Vec::with_capacity(found.len());
+    for found in &found {
+        let name = match found {
+            Found::Path(path) => name_of(path),
+            Found::Bundled(bundled) => bundled.name.to_owned(),
+        };
+        if let Some(other) = opened.iter().find(|other| other.name == name) {
             let message = format!("two models would be called {}", other.name);
             return Err(Failure::usage(message).help("rename one of the files"));
         }
-        let file = ModelFile::open(path)?;
+        let file = found.open()?;
         let vocabulary = Vocabulary::open(&file)?;
         let purpose = prepare::purpose(&file);
         opened.push(Opened {
-            name: name.clone(),
+            name,
             file,
             vocabulary,
             purpose,

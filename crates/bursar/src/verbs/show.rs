@@ -45,8 +45,7 @@ impl TakesSettings for Takes {
 /// Prints it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     let settings = shared.settings(&arguments.settings)?;
-    let path = model::find(&arguments.model, &settings, &shared.surroundings)?;
-    let file = ModelFile::open(&path)?;
+    let file = model::find(&arguments.model, &settings, &shared.surroundings)?.open()?;
     let tokenizer = TokenizerSummary::of(&file)?;
     let mut out = Out::new();
     if arguments.json {

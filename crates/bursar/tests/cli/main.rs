@@ -2,6 +2,8 @@
 //! codes out.
 
 mod bench;
+#[cfg(feature = "pocket")]
+mod bundled;
 mod config;
 mod doctor;
 mod embed;

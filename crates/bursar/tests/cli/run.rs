@@ -147,25 +147,6 @@ fn a_broken_chat_template_is_no_reason_not_to_continue_a_text() {
 }
 
 #[test]
-fn without_a_model_a_small_one_is_made_and_said_to_be_noise() {
-    let place = Place::new();
-    for _ in 0..2 {
-        let ran = place
-            .bursar_with(&[], &["run", "Why is the sky blue?", "--max-tokens", "4"])
-            .ok();
-        assert!(
-            ran.stderr.contains("random weights: what it says is noise"),
-            "{ran:?}"
-        );
-        assert!(!ran.stdout.is_empty());
-    }
-    let made = std::fs::read_dir(place.path(".cache/bursar"))
-        .expect("the cache")
-        .count();
-    assert_eq!(made, 1);
-}
-
-#[test]
 fn prompts_that_cannot_be_answered_are_refused() {
     let place = Place::new();
     let long = "before dawn ".repeat(600);

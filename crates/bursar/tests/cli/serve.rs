@@ -77,6 +77,36 @@ impl Drop for Served {
     }
 }
 
+/// B1
+#[cfg(feature = "pocket")]
+#[test]
+fn without_models_the_bundled_ones_are_served_in_a_small_budget() {
+    let place = Place::new();
+    let served = Served::start(&place, &["--memory", "512MiB"]);
+    let chat = served.post(
+        "/v1/chat/completions",
+        r#"{"model": "pocket-chat", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}"#,
+    );
+    assert!(
+        chat.contains("200 OK") && chat.contains("\"choices\""),
+        "{chat}"
+    );
+    let vectors = served.post(
+        "/v1/embeddings",
+        r#"{"model": "pocket-embed", "input": ["open the door", "count the lamps"]}"#,
+    );
+    assert!(
+        vectors.contains("200 OK") && vectors.contains("\"embedding\":["),
+        "{vectors}"
+    );
+    let status = format!("/proc/{}/status", served.child.id());
+    let status = std::fs::read_to_string(status).expect("the process runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+    assert!(kib < Some(512 << 10) && kib > Some(0), "{status}");
+    assert_eq!(served.stop().0, Some(0));
+}
+
 #[test]
 fn a_server_answers_is_looked_into_and_ends_when_told() {
     let place = Place::new();

@@ -1,11 +1,11 @@
 //! Which argument is the model, which is the prompt, and what stdin adds to it.
 
 use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::{Settings, Surroundings};
 use crate::failure::Failure;
-use crate::model;
+use crate::model::{self, Found};
 
 /// Most bytes read from stdin: more text than any context holds.
 const STDIN_BYTES_MAX: u64 = 16 << 20;
@@ -14,7 +14,7 @@ const STDIN_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     /// The model, if one was named.
-    pub(super) model: Option<PathBuf>,
+    pub(super) model: Option<Found>,
     /// The prompt; without one, a chat begins.
     pub(super) prompt: Option<String>,
 }
@@ -72,17 +72,17 @@ fn sort<'a>(
     second: Option<&'a str>,
     settings: &Settings,
     surroundings: &Surroundings,
-) -> Result<(Option<PathBuf>, Option<&'a str>), Failure> {
+) -> Result<(Option<Found>, Option<&'a str>), Failure> {
     let Some(first) = first else {
         return Ok((None, None));
     };
     if second.is_some() || model::is_meant_as_model(first) {
-        let path = model::find(Path::new(first), settings, surroundings)?;
-        return Ok((Some(path), second));
+        let found = model::find(Path::new(first), settings, surroundings)?;
+        return Ok((Some(found), second));
     }
     let found = model::lookup(Path::new(first), settings, surroundings);
-    match found.filter(|path| model::is_model(path)) {
-        Some(path) => Ok((Some(path), None)),
+    match found.filter(model::is_model) {
+        Some(found) => Ok((Some(found), None)),
         None => Ok((None, Some(first))),
     }
 }
@@ -124,11 +124,9 @@ mod tests {
         let settings = Settings::resolve(&[], None, &surroundings).expect("settings");
         let sort = |first, second| sort(first, second, &settings, &surroundings).ok();
         let model = path.to_str();
-        assert_eq!(sort(model, None), Some((Some(path.clone()), None)));
-        assert_eq!(
-            sort(model, Some("Hi")),
-            Some((Some(path.clone()), Some("Hi")))
-        );
+        let found = || Some(Found::Path(path.clone()));
+        assert_eq!(sort(model, None), Some((found(), None)));
+        assert_eq!(sort(model, Some("Hi")), Some((found(), Some("Hi"))));
         assert_eq!(sort(Some("Hi"), None), Some((None, Some("Hi"))));
         assert_eq!(sort(notes.to_str(), None), Some((None, notes.to_str())));
         assert_eq!(sort(Some("missing.gguf"), None), None);
