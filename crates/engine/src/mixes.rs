@@ -519,6 +519,7 @@ fn a_beginning_that_eight_bring_together_is_computed_once() {
         fingerprint: Some([0; 32]),
         salt: [0; 32],
         compaction: None,
+        contiguous: false,
     };
     let cold = Rules {
         fingerprint: None,
