@@ -125,12 +125,18 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_out_of_ranges() {
-        let cut = |range: Range<usize>, apart: &[Range<usize>]| without(range, apart);
-        assert_eq!(cut(2..10, &[]), [2..10]);
-        assert_eq!(cut(2..10, &[4..6]), [2..4, 6..10]);
-        assert_eq!(cut(2..10, &[0..3, 9..20, 5..5]), [3..9]);
-        assert_eq!(cut(2..10, &[10..20, 0..2]), [2..10]);
-        assert_eq!(cut(2..10, &[0..10]), Vec::<Range<usize>>::new());
+        let check = |range: Range<usize>, apart: &[(usize, usize)], expected: &[(usize, usize)]| {
+            let apart: Vec<Range<usize>> = apart.iter().map(|&(start, end)| start..end).collect();
+            let left = without(range, &apart);
+            let left: Vec<(usize, usize)> =
+                left.iter().map(|part| (part.start, part.end)).collect();
+            assert_eq!(left, expected);
+        };
+        check(2..10, &[], &[(2, 10)]);
+        check(2..10, &[(4, 6)], &[(2, 4), (6, 10)]);
+        check(2..10, &[(0, 3), (9, 20), (5, 5)], &[(3, 9)]);
+        check(2..10, &[(10, 20), (0, 2)], &[(2, 10)]);
+        check(2..10, &[(0, 10)], &[]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use bursar_workers::Workers;
 use clap::Args;
 
 use super::sheet::Sheet;
+use crate::bundled;
 use crate::failure::Failure;
 use crate::verbs::Shared;
 
@@ -314,7 +315,8 @@ fn start(file: &ModelFile, mode: Mode) -> Result<Engine, Failure> {
         threads: 1,
         dequantize: false,
     };
-    let plan = MemoryPlan::new(file, &vocabulary, ProcessBase::measure()?, &request, BUDGET)?;
+    let base = ProcessBase::measure()?.beside(bundled::bytes());
+    let plan = MemoryPlan::new(file, &vocabulary, base, &request, BUDGET)?;
     let workers = Workers::with_options(bursar_workers::Options {
         threads: 1,
         ..Default::default()
