@@ -4,7 +4,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`walk`] | which files are searched: ignore rules, hidden files |
+//! | [`mod@walk`] | which files are searched: ignore rules, hidden files |
 //! | [`read`] | a file's text, or why it has none worth searching |
 //! | [`language`] | what a file is written in, by its name |
 //! | [`chunk`] | a text cut into pieces: by item, by section, by lines |
