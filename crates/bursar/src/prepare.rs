@@ -81,7 +81,7 @@ impl Prepared {
             budget.bytes,
             budget.source
         ))
-        .helps(self.plan.remedies())
+        .helps(&self.plan.remedies(Bytes(0)))
     }
 }
 

@@ -222,9 +222,21 @@ impl MemoryPlan {
         self.total() <= self.budget
     }
 
-    /// What would make it fit, most useful first; empty if it does.
-    pub fn remedies(&self) -> &[String] {
-        &self.remedies
+    /// What would make it fit, most useful first; empty if it does. `beside` is what others hold of
+    /// the memory that `--memory` gives: nothing, if the plan's budget is all of it.
+    pub fn remedies(&self, beside: Bytes) -> Vec<String> {
+        if self.fits() {
+            return Vec::new();
+        }
+        let mut remedies = self.remedies.clone();
+        let need = self.total().saturating_add(beside);
+        // Rounded up to what people type; the plan itself is exact.
+        let need = need.saturating_add(REMEDY_MARGIN).0.div_ceil(1 << 20);
+        remedies.push(format!("--memory {need}MiB or more"));
+        if remedies.len() == 1 {
+            remedies.push("a smaller model, or the same one in a smaller quantisation".into());
+        }
+        remedies
     }
 
     /// Longest one sequence may become, in tokens.
@@ -360,17 +372,6 @@ fn remedies(
             ..request
         };
         try_with(request, CONTEXT_MIN, words)?;
-    }
-    // Rounded up to what people type; the plan itself is exact.
-    remedies.push(format!(
-        "--memory {}MiB or more",
-        plan.total()
-            .saturating_add(REMEDY_MARGIN)
-            .0
-            .div_ceil(1 << 20)
-    ));
-    if remedies.len() == 1 {
-        remedies.push("a smaller model, or the same one in a smaller quantisation".into());
     }
     Ok(remedies)
 }

@@ -6,6 +6,7 @@ use bursar_engine::Purpose;
 use bursar_files::ModelFile;
 use bursar_files::synth::Preset as Architecture;
 use bursar_kv::Preset;
+use bursar_memory::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value as Json, json};
 
@@ -202,6 +203,6 @@ fn as_json(prepared: &Prepared) -> Json {
         "budget_bytes": plan.budget().get(),
         "budget_source": prepared.budget.source,
         "fits": plan.fits(),
-        "remedies": plan.remedies(),
+        "remedies": plan.remedies(Bytes(0)),
     })
 }

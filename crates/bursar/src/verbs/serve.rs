@@ -156,7 +156,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
                 budget.bytes,
                 budget.source,
             ))
-            .helps(plan.remedies()));
+            .helps(&plan.remedies(budget.bytes.saturating_sub(left))));
         }
         let account = ledger.root().child(&*model.name, Lifetime::Semantic);
         let promise = account
