@@ -45,7 +45,11 @@ def check(client, chat, embedding):
             parts.append(chunk.choices[0].delta.content or "")
         usage = chunk.usage or usage
     assert "".join(parts) == text, (parts, text)
-    assert usage == whole.usage, (usage, whole.usage)
+    # The same prompt again: its full blocks are found, and usage says so; all else is equal.
+    assert whole.usage.prompt_tokens_details.cached_tokens == 0, whole.usage
+    assert 0 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens, usage
+    uncached = usage.model_copy(update={"prompt_tokens_details": whole.usage.prompt_tokens_details})
+    assert uncached == whole.usage, (usage, whole.usage)
 
     told = client.chat.completions.create(
         model=chat, messages=messages, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2
