@@ -10,6 +10,7 @@
 //! | [`refusal`] | what is said when bytes do not fit |
 //! | [`snapshot`] | the books as plain data |
 //! | [`monitor`] | the books against the operating system |
+//! | [`reclaim`] | the ladder on which memory is got back, and the books of it |
 //! | [`faults`] | refusing the n-th reservation, for tests |
 //! | [`region`] | the only mmap: address space, committed and given back |
 //! | [`mapping`] | memory charged to a reservation |
@@ -31,6 +32,7 @@ pub mod mapping;
 pub mod monitor;
 mod node;
 pub mod program;
+pub mod reclaim;
 pub mod refusal;
 pub mod region;
 pub mod snapshot;
@@ -41,6 +43,7 @@ pub use bytes::{Bytes, MemorySpec};
 pub use heap::{Block, Heap};
 pub use ledger::Ledger;
 pub use mapping::Mapping;
+pub use reclaim::{Freed, ReclaimBooks, ReclaimEvent, ReclaimReport, Rung, RungTotal};
 pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Region};
 pub use snapshot::AccountSnapshot;
