@@ -152,6 +152,20 @@ impl Account {
         self.0.priority
     }
 
+    /// Bytes guaranteed to it.
+    pub fn floor(&self) -> Bytes {
+        Bytes(self.0.floor())
+    }
+
+    /// Guarantees more or fewer bytes to it. What it holds beyond a lower floor stays its own until it
+    /// lets go of it. Holds up all reservations for a moment: for decisions, not for steps.
+    ///
+    /// # Errors
+    /// Where more cannot be guaranteed; the floor is what it was then.
+    pub fn set_floor(&self, floor: Bytes) -> Result<(), Refusal> {
+        self.0.set_floor(floor.0)
+    }
+
     /// What it and its children hold now.
     pub fn granted(&self) -> Bytes {
         Bytes(self.0.granted())

@@ -88,7 +88,7 @@ impl Books {
     pub(crate) fn at_rest<T>(&self, mut copy: impl FnMut() -> T) -> T {
         for _ in 0..SNAPSHOT_TRIES {
             let before = self.flights.load(Ordering::Acquire);
-            if before & FLIGHTS_MASK == 0 {
+            if before & (FLIGHTS_MASK | PAUSED) == 0 {
                 let copied = copy();
                 // Pairs with the acquire-release changes of the counts: whoever saw a count changed
                 // by a flight sees that flight here.
@@ -98,14 +98,22 @@ impl Books {
             }
             std::hint::spin_loop();
         }
+        self.alone(copy)
+    }
+
+    /// Runs `change` while no other change is under way, and none begins. It must neither announce
+    /// one nor drop accounts.
+    fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
         let _held = lock(&self.gate);
         self.flights.fetch_or(PAUSED, Ordering::AcqRel);
         while self.flights.load(Ordering::Acquire) & FLIGHTS_MASK != 0 {
             std::thread::yield_now();
         }
-        let copied = copy();
+        let changed = change();
+        // Counted like a change, so that no snapshot takes the moments before and after for one.
+        self.flights.fetch_add(1 << 32, Ordering::AcqRel);
         self.flights.fetch_and(!PAUSED, Ordering::AcqRel);
-        copied
+        changed
     }
 }
 
@@ -120,7 +128,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) lifetime: Lifetime,
     pub(crate) priority: i32,
-    pub(crate) floor: u64,
+    /// Changed only while no change is under way: see [`Books::alone`].
+    floor: AtomicU64,
     /// The root's is the budget.
     pub(crate) ceiling: Option<u64>,
     pub(crate) measured: Mutex<Option<Bytes>>,
@@ -141,7 +150,7 @@ impl Node {
             name,
             lifetime: Lifetime::Semantic,
             priority: 0,
-            floor: 0,
+            floor: AtomicU64::new(0),
             ceiling: Some(books.budget),
             measured: Mutex::new(None),
             books,
@@ -187,7 +196,7 @@ impl Node {
             name,
             lifetime,
             priority,
-            floor,
+            floor: AtomicU64::new(floor),
             ceiling,
             measured: Mutex::new(None),
             books: Arc::clone(&self.books),
@@ -241,6 +250,7 @@ impl Node {
         // What the parent has already been charged for this claim.
         let mut funded = 0;
         let mut claimed = self.claimed.load(Ordering::Acquire);
+        let floor = self.floor();
         let refund = |funded: u64| {
             if let Some(parent) = &self.parent {
                 parent.give(funded);
@@ -254,7 +264,7 @@ impl Node {
                 refund(funded);
                 return Err(Full(self));
             };
-            let rise = after.max(self.floor) - claimed.max(self.floor);
+            let rise = after.max(floor) - claimed.max(floor);
             if let Some(parent) = &self.parent
                 && rise > funded
             {
@@ -288,8 +298,40 @@ impl Node {
         let before = self.claimed.fetch_sub(bytes, Ordering::AcqRel);
         let after = before - bytes;
         if let Some(parent) = &self.parent {
-            parent.give(before.max(self.floor) - after.max(self.floor));
+            let floor = self.floor();
+            parent.give(before.max(floor) - after.max(floor));
         }
+    }
+
+    /// Bytes guaranteed to this account.
+    pub(crate) fn floor(&self) -> u64 {
+        // Changed between two changes only, which order it.
+        self.floor.load(Ordering::Relaxed)
+    }
+
+    /// Guarantees more or fewer bytes to this account. Fewer are never refused.
+    pub(crate) fn set_floor(&self, floor: u64) -> Result<(), Refusal> {
+        let more = floor.saturating_sub(self.floor());
+        if more > 0 {
+            self.check_faults(more)?;
+        }
+        let changed = self.books.alone(|| {
+            if self.ceiling.is_some_and(|ceiling| floor > ceiling) {
+                return Err(Full(self));
+            }
+            let claimed = self.claimed();
+            let (before, after) = (claimed.max(self.floor()), claimed.max(floor));
+            if let Some(parent) = &self.parent {
+                if after > before {
+                    parent.take(after - before)?;
+                } else {
+                    parent.give(before - after);
+                }
+            }
+            self.floor.store(floor, Ordering::Relaxed);
+            Ok(())
+        });
+        changed.map_err(|full| self.refuse(more, 0, full.0))
     }
 
     fn check_faults(&self, bytes: u64) -> Result<(), Refusal> {
@@ -337,7 +379,7 @@ impl Node {
         let claimed = self.claimed();
         let above = match &self.parent {
             Some(parent) => self
-                .floor
+                .floor()
                 .saturating_sub(claimed)
                 .saturating_add(parent.room()),
             None => u64::MAX,
@@ -350,7 +392,7 @@ impl Node {
 
     /// What this subtree claims when everything in it has been released.
     fn least(&self) -> u64 {
-        self.floor
+        self.floor()
             .max(self.children().iter().map(|child| child.least()).sum())
     }
 
@@ -455,11 +497,12 @@ impl Drop for Node {
     fn drop(&mut self) {
         // The last account handle and reservation are gone, so nothing is granted here; the parent
         // still holds the floor.
+        let floor = self.floor();
         if let Some(parent) = &self.parent
-            && self.floor > 0
+            && floor > 0
         {
             let _flight = self.books.flight();
-            parent.give(self.floor);
+            parent.give(floor);
         }
     }
 }
@@ -493,7 +536,7 @@ impl Kept {
             own: granted.saturating_sub(of_children),
             measured: *lock(&node.measured),
             peak: Bytes(node.peak()),
-            floor: Bytes(node.floor),
+            floor: Bytes(node.floor()),
             ceiling: node.ceiling.map(Bytes),
             children,
         }

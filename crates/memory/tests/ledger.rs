@@ -320,6 +320,16 @@ impl Oracle {
         }
         holds
     }
+
+    fn set_floor(&mut self, account: usize, floor: u64) -> bool {
+        let before = std::mem::replace(&mut self.accounts[account].floor, floor);
+        let ceiling = self.accounts[account].ceiling;
+        let holds = ceiling.is_none_or(|ceiling| floor <= ceiling) && self.holds();
+        if !holds {
+            self.accounts[account].floor = before;
+        }
+        holds
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -344,6 +354,10 @@ enum Step {
         held: usize,
         percent: u64,
     },
+    SetFloor {
+        account: usize,
+        floor: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -356,7 +370,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(account, bytes)| Step::Reserve { account, bytes }),
         3 => index.clone().prop_map(|held| Step::Release { held }),
         2 => (index.clone(), bytes).prop_map(|(held, bytes)| Step::Grow { held, bytes }),
-        1 => (index, 0..=100_u64).prop_map(|(held, percent)| Step::Shrink { held, percent }),
+        1 => (index.clone(), 0..=100_u64)
+            .prop_map(|(held, percent)| Step::Shrink { held, percent }),
+        2 => (index, prop_oneof![Just(0), 0..200_u64])
+            .prop_map(|(account, floor)| Step::SetFloor { account, floor }),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -421,6 +438,13 @@ fn check_against_oracle(budget: u64, steps: Vec<Step>) {
                 let less = reservation.bytes().0 * percent / 100;
                 reservation.shrink(Bytes(less));
                 oracle.accounts[*account].own -= less;
+            }
+            Step::SetFloor { account, floor } if accounts.len() > 1 => {
+                let account = 1 + account % (accounts.len() - 1);
+                let fits = oracle.set_floor(account, floor);
+                assert_eq!(accounts[account].set_floor(Bytes(floor)).is_ok(), fits);
+                let kept = oracle.accounts[account].floor;
+                assert_eq!(accounts[account].floor(), Bytes(kept));
             }
             _ => {}
         }
@@ -548,6 +572,14 @@ fn threads_never_pass_the_budget_a_ceiling_or_a_floor() {
                     }
                     if let Ok(account) = root.child_with("brief", options(500, None)) {
                         let all = account.reserve(Bytes(500)).expect("a floor can be filled");
+                        // Less is never refused; what it holds beyond goes when it is let go of.
+                        account
+                            .set_floor(Bytes(200))
+                            .expect("a floor can be lowered");
+                        drop(all);
+                        let raised = account.set_floor(Bytes(800)).is_ok();
+                        let floor = if raised { 800 } else { 200 };
+                        let all = account.reserve(Bytes(floor)).expect("it can be filled");
                         drop(all);
                         filled += 1;
                     }
