@@ -92,6 +92,8 @@ pub(crate) struct Blocks {
     free: usize,
     vacant: usize,
     reserved: usize,
+    /// Blocks that count as not being there: fewer may be used than there are.
+    pub(crate) withheld: usize,
     /// The sum of all references.
     logical: usize,
     /// Blocks with more than one reference.
@@ -125,6 +127,7 @@ impl Blocks {
             free: 0,
             vacant: count as usize,
             reserved: 0,
+            withheld: 0,
             logical: 0,
             shared: 0,
             now_ms: 0,
@@ -171,9 +174,11 @@ impl Blocks {
         self.shared
     }
 
-    /// Blocks that can be taken and are not promised, if every vacant slab can be committed.
+    /// Blocks that can be taken and are neither promised nor withheld, if every slab can be committed
+    /// that may be.
     pub(crate) fn available(&self) -> usize {
-        self.free + self.cached() + self.vacant - self.reserved
+        let there = self.free + self.cached() + self.vacant - self.reserved;
+        there.saturating_sub(self.withheld)
     }
 
     pub(crate) fn state(&self, block: BlockId) -> State {
@@ -246,7 +251,7 @@ impl Blocks {
 
     /// Whether a cached block may be held without breaking a promise.
     pub(crate) fn spares_cached(&self) -> bool {
-        self.free + self.cached() > self.reserved
+        self.free + self.cached() > self.reserved && self.available() > 0
     }
 
     /// Takes back a promise of `count` blocks.

@@ -129,7 +129,8 @@ impl KvCache {
         self.blocks.tick(now_ms);
     }
 
-    /// Blocks that can be taken: free, vacant and cached ones, less those promised.
+    /// Blocks that can be taken: free, vacant and cached ones, less those promised, and less those
+    /// beyond the capacity.
     pub fn available(&self) -> usize {
         self.blocks.available()
     }
@@ -159,7 +160,7 @@ impl KvCache {
         Err(KvError::Exhausted {
             asked: count,
             free: self.blocks.available(),
-            total: self.blocks.total(),
+            total: self.capacity(),
         })
     }
 
@@ -470,8 +471,11 @@ impl KvCache {
         {}
     }
 
-    /// Charges a vacant slab; false if the ledger refuses.
+    /// Charges a vacant slab; false if no more may be, or the ledger refuses.
     pub(crate) fn commit(&mut self, slab: u32) -> bool {
+        if self.blocks.slabs.committed >= self.blocks.slabs.most {
+            return false;
+        }
         let committed = self.memory.charge(self.plan.slab_range(slab)).is_ok();
         match committed {
             true => self.blocks.commit(slab),
@@ -507,6 +511,7 @@ impl KvCache {
             block_tokens: layout.block_tokens(),
             bytes_per_token: self.plan.bytes_per_token(),
             blocks_total: blocks.total(),
+            blocks_capacity: self.capacity(),
             blocks_used: blocks.used(),
             blocks_cached: blocks.cached(),
             blocks_free: blocks.free(),
@@ -521,6 +526,7 @@ impl KvCache {
             bytes_committed: self.memory.charged(),
             bytes_fragmented: bytes(blocks.slabs.fragmented() as usize),
             bytes_total: self.plan.blocks_bytes(),
+            bytes_promised: self.promised(),
             bytes_books: self.plan.books_bytes(),
             stats: blocks.stats,
             compactions: self.compactions,

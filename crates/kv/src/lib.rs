@@ -9,6 +9,7 @@
 //! | [`table`] | a sequence's blocks in order |
 //! | [`prefix`] | what a block stores, as a key, and the index that finds it |
 //! | [`cache`] | the owner: blocks, tables, index, and the memory they stand for |
+//! | [`capacity`] | how much of its plan a cache may fill, and giving back the rest |
 //! | [`consecutive`] | many blocks at once, neighbours where there are such |
 //! | [`compact`] | moving blocks together, so that memory goes back to the operating system |
 //! | [`report`] | what a cache holds, and has done |
@@ -25,6 +26,7 @@
 mod bits;
 pub mod blocks;
 pub mod cache;
+pub mod capacity;
 pub mod compact;
 pub mod consecutive;
 mod error;
@@ -45,6 +47,7 @@ pub mod table;
 
 pub use blocks::{BlockId, BlockStats, State};
 pub use cache::{Found, KvCache, KvOptions};
+pub use capacity::Returned;
 pub use compact::{Compaction, CompactionStats, Triggers};
 pub use consecutive::Consecutive;
 pub use error::KvError;

@@ -9,14 +9,16 @@
 //! 5. what a sequence reads is what was written for its tokens, whatever was forked, copied, adopted,
 //!    deduplicated, evicted, moved or given back meanwhile; nothing is shared across owners;
 //! 6. what is charged is what is committed, and what cannot be done changes nothing;
-//! 7. at the end, nothing is held, and nothing charged.
+//! 7. never more is in use than the capacity, and what is promised follows it; more is promised only as
+//!    far as others leave room;
+//! 8. at the end, nothing is held, and nothing charged.
 //!
 //! A token's cell follows from its owner and all tokens up to it, as keys and values do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
-use bursar_memory::{Bytes, Ledger};
+use bursar_memory::{Bytes, Ledger, Lifetime, Reservation};
 use proptest::prelude::*;
 
 use crate::*;
@@ -68,6 +70,10 @@ struct Oracle {
     stored: BTreeMap<[u8; 32], Vec<u64>>,
     reserved: usize,
     now_ms: u64,
+    /// Blocks that may be used.
+    capacity: usize,
+    /// What others took of the room that was left when it was lowered.
+    others: Vec<Reservation>,
 }
 
 impl Oracle {
@@ -87,6 +93,8 @@ impl Oracle {
             stored: BTreeMap::new(),
             reserved: 0,
             now_ms: 0,
+            capacity: blocks,
+            others: Vec::new(),
         }
     }
 
@@ -101,7 +109,7 @@ impl Oracle {
     }
 
     fn available(&self) -> usize {
-        self.cache.report().blocks_total - self.held().len() - self.reserved
+        self.capacity - self.held().len() - self.reserved
     }
 
     /// The keys of held blocks.
@@ -113,9 +121,17 @@ impl Oracle {
         keyed.map(|&block| self.cache.index.key(block).0).collect()
     }
 
-    /// Taking so many blocks evicts the oldest as far as neither free nor vacant ones are left.
+    /// Taking so many blocks evicts the oldest as far as neither free ones are left nor slabs that may
+    /// be committed.
     fn evict_for(&mut self, taken: usize) {
-        let others = self.available() + self.reserved - self.cached.len();
+        let report = self.cache.report();
+        let slabs = &self.cache.blocks.slabs;
+        let vacant: usize = (0..slabs.count())
+            .filter(|&slab| !slabs.get(slab).committed)
+            .take(slabs.most.saturating_sub(slabs.committed) as usize)
+            .map(|slab| slabs.blocks(slab).len())
+            .sum();
+        let others = report.blocks_free + vacant;
         let evicted = taken.saturating_sub(others);
         self.cached.drain(..evicted);
     }
@@ -229,7 +245,7 @@ impl Oracle {
         let known = self.cache.find(&key);
         let was_cached = known.is_some_and(|block| self.cache.state(block) == State::Cached);
         let full = self.cache.report();
-        let spare = full.blocks_free + full.blocks_cached > self.reserved;
+        let spare = full.blocks_free + full.blocks_cached > self.reserved && self.available() > 0;
         let table = &mut self.sequences[which].table;
         let deduplicated = self.cache.publish(table, index, key);
         let other = known.is_some_and(|block| block != own) && (spare || !was_cached);
@@ -271,6 +287,7 @@ impl Oracle {
         assert_eq!((found.blocks, found.cached), (run.len(), of_cached));
         let report = self.cache.report();
         let spare = report.blocks_free + report.blocks_cached - self.reserved;
+        let spare = spare.min(self.available());
         let sequence = &mut self.sequences[which];
         let tokens = self.cache.adopt(&mut sequence.table, &keys);
         assert!(of_cached > spare || tokens == found.blocks * BLOCK_TOKENS);
@@ -329,12 +346,68 @@ impl Oracle {
         }
     }
 
+    fn set_capacity(&mut self, wanted: usize) {
+        let total = self.cache.plan.blocks();
+        let busy = self.held().len() + self.reserved;
+        let at_least = wanted.max(busy).min(total);
+        let free = self.ledger.free();
+        let before = self.capacity;
+        let promised = self.cache.promised();
+        self.capacity = self.cache.set_capacity(wanted);
+        if at_least <= before {
+            // Whole slabs, and no more than that takes.
+            assert!(
+                (at_least..=before).contains(&self.capacity),
+                "{at_least} of {before}: {}",
+                self.capacity
+            );
+            assert!(self.capacity < at_least + 4 || self.capacity == before);
+            assert!(self.cache.promised() <= promised);
+        } else {
+            assert!(self.capacity >= before);
+            let all = free >= Bytes(4096 * (at_least - before).div_ceil(4) as u64);
+            assert!(!all || self.capacity >= at_least, "{free} were free");
+            let most = promised.max(self.cache.account().granted()) + free;
+            assert!(self.cache.promised() <= most);
+        }
+    }
+
+    fn settle(&mut self, moves: bool, budget: u32) {
+        let before = self.cache.report();
+        let over = self.cache.is_over();
+        let stored = before.blocks_used + before.blocks_cached;
+        let tables = self.sequences.iter_mut().map(|s| &mut s.table);
+        let mut tables: Vec<_> = tables.collect();
+        let budget = Bytes(u64::from(budget % 12) * 1024);
+        let done = self.cache.settle(&mut tables, moves.then_some(budget));
+        let after = self.cache.report();
+        assert_eq!(before.slabs_committed - after.slabs_committed, done.slabs);
+        assert!(done.dropped_blocks <= stored.saturating_sub(self.capacity));
+        assert!(over || done == Returned::default());
+        assert!(done.moved_bytes <= budget.max(Bytes(1024)));
+        self.cached.drain(..done.dropped_blocks);
+        if self.pins.is_empty() && moves && budget.0 >= 1024 * stored as u64 && self.reserved == 0 {
+            assert!(!self.cache.is_over(), "everything could be moved");
+        }
+    }
+
+    fn return_cached(&mut self, bytes: u64) {
+        let before = self.cache.report();
+        let done = self.cache.return_cached(Bytes(bytes));
+        let after = self.cache.report();
+        self.cached.drain(..done.dropped_blocks);
+        assert_eq!(before.slabs_committed - after.slabs_committed, done.slabs);
+        assert!(done.bytes <= Bytes(4096 * done.slabs as u64));
+        let enough = done.slabs as u64 * 4096 >= bytes;
+        assert!(enough || self.cached.is_empty() || self.reserved > 0);
+    }
+
     fn step(&mut self, what: u8, a: u32, b: u32) {
         let which = a as usize % SEQUENCES;
         let other = b as usize % SEQUENCES;
         self.now_ms += u64::from(b % 50);
         self.cache.tick(self.now_ms);
-        match what % 20 {
+        match what % 24 {
             0..=4 => self.append(which, b as usize % 40, a >> 3, false),
             5 => self.append(which, b as usize % 40, a >> 3, true),
             6..=7 => self.free(which),
@@ -397,6 +470,17 @@ impl Oracle {
             19 => {
                 self.cache.trim();
             }
+            20 => self.set_capacity(a as usize % (self.cache.plan.blocks() + 4)),
+            21 => self.settle(b.is_multiple_of(2), a),
+            22 => self.return_cached(u64::from(a % 20_000)),
+            23 if b.is_multiple_of(3) => self.others.clear(),
+            23 => {
+                // Others take what is free, or a part of it.
+                let bytes = Bytes(self.ledger.free().0 * u64::from(a % 5) / 4);
+                let account = self.ledger.root().child("others", Lifetime::Episodic);
+                self.others
+                    .push(account.reserve(bytes).expect("it is free"));
+            }
             _ => {}
         }
     }
@@ -424,7 +508,19 @@ impl Oracle {
         assert_eq!((states[0], states[1]), (held.len(), self.cached.len()));
         assert_eq!(cache.available(), self.available());
         let charged = report.bytes_committed.saturating_add(report.bytes_books);
-        assert_eq!(self.ledger.granted(), charged);
+        let others: Bytes = self.others.iter().map(Reservation::bytes).sum();
+        assert_eq!(self.ledger.granted(), charged + others);
+        assert_eq!(cache.capacity(), self.capacity);
+        assert!(held.len() + self.reserved <= self.capacity);
+        assert!(self.capacity <= report.blocks_total);
+        // Its capacity has memory, whatever others take.
+        let committed = report.slabs_committed as u64;
+        let most = u64::from(cache.blocks.slabs.most);
+        assert!(cache.promised() <= report.bytes_books + Bytes(4096 * most));
+        assert!(
+            cache.account().free()
+                >= Bytes(4096 * most.saturating_sub(committed).saturating_sub(1))
+        );
 
         let mut order: Vec<_> = cache.blocks.cached_newest_first().collect();
         order.reverse();
@@ -465,6 +561,10 @@ impl Oracle {
         }
         self.cache.unreserve(std::mem::take(&mut self.reserved));
         self.check();
+        self.others.clear();
+        self.capacity = self.cache.set_capacity(usize::MAX);
+        assert_eq!(self.capacity, self.cache.plan.blocks());
+        assert_eq!(self.cache.promised(), self.cache.plan.bytes());
         assert_eq!(self.cache.drop_all_cached(), self.cached.len());
         self.cached.clear();
         self.cache.trim();

@@ -16,6 +16,8 @@ pub struct KvReport {
     pub bytes_per_token: Bytes,
     /// Blocks in all: used + cached + free + vacant.
     pub blocks_total: usize,
+    /// Blocks that may be used at once: fewer than there are while memory is short.
+    pub blocks_capacity: usize,
     /// Blocks that somebody holds.
     pub blocks_used: usize,
     /// Blocks that nobody holds, kept for what they store.
@@ -44,6 +46,8 @@ pub struct KvReport {
     pub bytes_fragmented: Bytes,
     /// Bytes of all slabs.
     pub bytes_total: Bytes,
+    /// Bytes that are promised to it, books included: as many are never refused.
+    pub bytes_promised: Bytes,
     /// Bytes of the books.
     pub bytes_books: Bytes,
     /// Counts and times of blocks.
@@ -74,9 +78,10 @@ impl KvReport {
         ratio(stored, self.bytes_committed).unwrap_or(1.0)
     }
 
-    /// Blocks that can be taken: free, vacant and cached.
+    /// Blocks that can be taken: free, vacant and cached, within the capacity.
     pub fn blocks_available(&self) -> usize {
-        self.blocks_free + self.blocks_vacant + self.blocks_cached
+        let there = self.blocks_free + self.blocks_vacant + self.blocks_cached;
+        there.saturating_sub(self.blocks_total - self.blocks_capacity)
     }
 
     /// Bytes of the sequences' tables, with 4 bytes for each of their blocks, and of the books.
@@ -107,6 +112,13 @@ impl fmt::Display for KvReport {
             self.blocks_free,
             self.blocks_vacant
         )?;
+        if self.blocks_capacity < self.blocks_total {
+            writeln!(
+                f,
+                "capacity     {} blocks while memory is short, {} promised",
+                self.blocks_capacity, self.bytes_promised
+            )?;
+        }
         writeln!(
             f,
             "sequences    {} blocks, {} of them shared",

@@ -37,6 +37,8 @@ pub(crate) struct Slabs {
     /// Those not committed.
     pub(crate) vacant: Bits,
     pub(crate) committed: u32,
+    /// How many may be committed.
+    pub(crate) most: u32,
 }
 
 impl Slabs {
@@ -57,6 +59,7 @@ impl Slabs {
             open: Bits::new(count),
             vacant,
             committed: 0,
+            most: count,
         }
     }
 

@@ -48,6 +48,7 @@ impl Blocks {
         assert_eq!(current, self.used() as u64);
         assert!(self.stats.peak >= self.used());
         assert!(self.reserved <= self.free + self.cached());
+        assert!(self.used() + self.reserved + self.withheld <= self.total());
     }
 
     /// A list from both ends, each block once.
