@@ -1,4 +1,4 @@
-//! What this process and machine use: resident memory, cgroup limits, pressure.
+//! What this process and machine use: resident memory, cgroup limits, pressure; and where time goes.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -7,8 +7,9 @@
 //! | [`cgroup`] | limits and usage of the process's cgroup and all above it, v1 and v2 |
 //! | [`pressure`] | how long work has stalled for lack of memory (PSI) |
 //! | [`machine`] | memory of the machine, huge pages |
+//! | [`mod@span`] | named spans of time: histograms, a summary, a trace |
 //!
-//! Everything here is read from files, answers `None` where they are missing or strange, and never
+//! Everything else is read from files, answers `None` where they are missing or strange, and never
 //! panics. Sizes are bytes in `u64`.
 
 #![forbid(unsafe_code)]
@@ -18,9 +19,11 @@ pub mod machine;
 pub mod pressure;
 pub mod probe;
 pub mod process;
+pub mod span;
 
 pub use cgroup::{CgroupLevel, CgroupMemory, CgroupVersion};
 pub use machine::{HugePageMode, MachineMemory};
 pub use pressure::{Pressure, Stall};
 pub use probe::Probe;
 pub use process::{CodeMemory, ProcessLimits, ProcessMemory};
+pub use span::{Level, Site, Span, SpanSummary, Summary, Trace, spans};
