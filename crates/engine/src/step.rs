@@ -1,5 +1,5 @@
 //! Generation step by step: what the engine's thread does with the sequences that it owns. No
-//! thread and no clock is read here, so that `sim` can drive it from a seed.
+//! thread is started and no clock decides anything here, so that `sim` can drive it from a seed.
 
 mod blocks;
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
+use bursar_profile::span;
 
 use crate::batch::{Batch, Decoder};
 use crate::holdings::Holdings;
@@ -249,6 +250,7 @@ impl<D: Decoder> Generation<D> {
         if !self.kv.wants_compaction(&triggers) {
             return false;
         }
+        let _span = span!("engine.compact");
         let start = (self.clock)();
         let tables = self.running.iter_mut().map(|sequence| &mut sequence.table);
         let mut tables: Vec<_> = tables.collect();
@@ -295,6 +297,7 @@ impl<D: Decoder> Generation<D> {
     }
 
     fn decide(&mut self) {
+        let _span = span!("engine.schedule", self.running.len() + self.waiting.len());
         let [running, waiting] = &mut self.candidates;
         running.clear();
         running.extend(self.running.iter().map(Sequence::candidate));
@@ -320,6 +323,7 @@ impl<D: Decoder> Generation<D> {
         if self.batch.len() == 0 {
             return;
         }
+        let _span = span!("engine.forward", self.batch.len());
         let Self {
             decoder,
             kv,
@@ -331,6 +335,7 @@ impl<D: Decoder> Generation<D> {
             ..
         } = self;
         batch.run(decoder, running, kv.bytes_mut(), &mut |output, logits| {
+            let _span = span!("engine.sample");
             let sequence = &running[output.sequence];
             let outcome = match sequence.question(output.position) {
                 Question::Prompt { token, top } => {
@@ -368,6 +373,7 @@ impl<D: Decoder> Generation<D> {
 
     /// Tells the clients; frees what has ended, and lets those that were preempted wait.
     fn deliver(&mut self) {
+        let _span = span!("engine.deliver", self.outcomes.len());
         let mut ended: Vec<usize> = Vec::new();
         let mut echo: Vec<PromptLogprob> = Vec::new();
         let mut outcomes = self.outcomes.drain(..).peekable();

@@ -10,6 +10,7 @@ use bursar_files::{ModelFile, TensorInfo};
 use bursar_kernels::panel::{PANEL_ROWS, PanelLayout, Panels};
 use bursar_kernels::quant::dequantize_row;
 use bursar_memory::Mapping;
+use bursar_profile::span;
 use bursar_workers::Workers;
 
 use crate::ModelError;
@@ -129,8 +130,15 @@ impl Weights {
                     staging.split_at_mut((piece * row_bytes).next_multiple_of(ALIGN));
                 let src = &mut src[..rows * row_bytes];
                 let offset = row as u64 * row_bytes as u64;
-                file.read_at(&tensor.info, offset, src)?;
-                digest_parts(workers, src, &mut digest);
+                {
+                    let _span = span!("load.read", src.len());
+                    file.read_at(&tensor.info, offset, src)?;
+                }
+                {
+                    let _span = span!("load.digest", src.len());
+                    digest_parts(workers, src, &mut digest);
+                }
+                let _span = span!("load.pack", src.len());
                 match tensor.form {
                     TensorForm::Matrix(layout) if is_widened(tensor) => {
                         let panel = &mut widened[..PANEL_ROWS * layout.row_bytes()];

@@ -2,6 +2,7 @@
 //! and published.
 
 use bursar_kv::{KvCache, KvError};
+use bursar_profile::span;
 
 use super::Generation;
 use crate::batch::Decoder;
@@ -13,6 +14,7 @@ use crate::spill::{Spill, Spilled, worth_spilling};
 impl<D: Decoder> Generation<D> {
     /// Preempts, lets in, and fills the batch; gives the tokens of prompts in it.
     pub(super) fn fill(&mut self) -> usize {
+        let _span = span!("engine.fill");
         let mut decision = std::mem::take(&mut self.decision);
         for &place in &decision.preempt {
             self.preempt(place);
@@ -243,6 +245,7 @@ impl<D: Decoder> Generation<D> {
 
     /// Lets others find the blocks that the step has filled.
     pub(super) fn publish(&mut self) {
+        let _span = span!("engine.publish");
         if !self.shares() {
             return;
         }

@@ -17,6 +17,7 @@ use bursar_kernels::ops;
 use bursar_kernels::panel::{PANEL_ROWS, Panels};
 use bursar_workers::Workers;
 
+use super::spans;
 use crate::graph::plan::ArenaPlan;
 use crate::graph::{BufferId, EmbedIndex, NormKind, Op, Program, TensorId};
 use crate::rope::RopeAngles;
@@ -148,6 +149,7 @@ impl Executor<'_> {
 
     fn op(&self, op: &Op, pass: &Pass<'_>, arena: &mut [u8], cache: &mut [u8]) {
         let batch = pass.batch;
+        let _span = spans::of(op, batch.tokens.len());
         match *op {
             // Resident weights are always there.
             Op::Fetch(_) | Op::Release(_) => {}

@@ -1,3 +1,4 @@
 //! What executes programs. One backend today: the CPU.
 
 pub mod cpu;
+mod spans;
