@@ -1,7 +1,8 @@
 //! The arrays of one step: tokens of all sequences in a row, and which rows' logits are wanted.
 
 use bursar_kernels::mat::MatRef;
-use bursar_model::{ForwardBatch, Model, SequenceRows};
+use bursar_memory::Mapping;
+use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
 use bursar_workers::Workers;
 
 use std::ops::Range;
@@ -13,17 +14,21 @@ use crate::sequence::Sequence;
 pub(crate) trait Decoder {
     /// Runs a batch over the bytes of all KV blocks; `emit` gets the index of the first output of
     /// each chunk and its rows.
+    ///
+    /// # Errors
+    /// When the pass could not be finished: nothing that it computed is to be used.
     fn forward(
         &mut self,
         batch: &ForwardBatch<'_>,
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
-    );
+    ) -> Result<(), ModelError>;
 }
 
-/// A model with the workers that it computes with.
+/// A model with the arena and the workers that it computes with.
 pub(crate) struct LoadedModel {
     pub(crate) model: Model,
+    pub(crate) arena: Mapping,
     pub(crate) workers: Arc<Workers>,
 }
 
@@ -33,8 +38,9 @@ impl Decoder for LoadedModel {
         batch: &ForwardBatch<'_>,
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
-    ) {
-        self.model.forward(batch, cache, &self.workers, emit);
+    ) -> Result<(), ModelError> {
+        let arena = self.arena.as_mut_slice();
+        self.model.forward(batch, arena, cache, &self.workers, emit)
     }
 }
 
@@ -77,6 +83,11 @@ impl Batch {
         self.tokens.len()
     }
 
+    /// The places of its sequences among the running.
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|part| part.sequence)
+    }
+
     /// Adds the last `count` tokens of a sequence that its blocks cover.
     pub(crate) fn push(&mut self, place: usize, sequence: &Sequence, count: usize) {
         let (first, position) = (self.tokens.len(), sequence.table.len() - count);
@@ -104,7 +115,7 @@ impl Batch {
         running: &[Sequence],
         cache: &mut [u8],
         emit: &mut dyn FnMut(Output, &[f32]),
-    ) {
+    ) -> Result<(), ModelError> {
         let sequences: Vec<SequenceRows<'_>> = self
             .rows
             .iter()
@@ -123,6 +134,6 @@ impl Batch {
             for row in 0..logits.rows() {
                 emit(self.outputs[first + row], logits.row(row));
             }
-        });
+        })
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_files::ModelFile;
-use bursar_memory::{Ledger, Reservation};
-use bursar_model::{ForwardBatch, Model, SequenceRows};
+use bursar_memory::{Ledger, Mapping, Reservation};
+use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::encoder::TextEncoder;
 use crate::generate::LoadOptions;
-use crate::load::{open_account, start_workers};
+use crate::load::{map_arena, open_account, start_workers};
 use crate::plan::MemoryPlan;
 use crate::vocabulary::Vocabulary;
 
@@ -44,6 +44,7 @@ pub struct EmbedStats {
 /// A loaded embedding model.
 pub struct Embedder {
     model: Model,
+    arena: Mapping,
     workers: Workers,
     encoder: TextEncoder,
     plan: MemoryPlan,
@@ -65,18 +66,22 @@ impl Embedder {
         let account = open_account(&config.name, &mut vocabulary, &plan, ledger)?;
         let process = plan.base.reserve(ledger, vocabulary.bytes())?;
         let workers = start_workers(&plan)?;
+        // Pieces of the file are staged where activations will be.
+        let mut arena = map_arena(&account, plan.model.arena_bytes())?;
         let model = Model::load(
             file,
             plan.model.clone(),
             &account,
             options.isa,
             &workers,
+            arena.as_mut_slice(),
             progress,
         )?;
         let dim = model.output_width();
         let encoder = TextEncoder::new(config, Arc::new(vocabulary), plan.context(), dim);
         Ok(Self {
             model,
+            arena,
             workers,
             encoder,
             plan,
@@ -135,7 +140,7 @@ impl Embedder {
                 vector.copy_from_slice(row);
                 finish(&mut vector[..keep], normalize);
                 emit(index, &vector[..keep]);
-            });
+            })?;
         }
         stats.seconds = start.elapsed().as_secs_f64();
         Ok(stats)
@@ -171,7 +176,7 @@ impl Embedder {
         batch: &[usize],
         tokens: &[Vec<u32>],
         emit: &mut dyn FnMut(usize, &[f32]),
-    ) {
+    ) -> Result<(), ModelError> {
         let mut ids = Vec::new();
         let mut sequences = Vec::with_capacity(batch.len());
         for &index in batch {
@@ -188,12 +193,18 @@ impl Embedder {
             sequences: &sequences,
             outputs: &[],
         };
-        self.model
-            .forward(&forward, &mut [], &self.workers, &mut |first, rows| {
+        let arena = self.arena.as_mut_slice();
+        self.model.forward(
+            &forward,
+            arena,
+            &mut [],
+            &self.workers,
+            &mut |first, rows| {
                 for row in 0..rows.rows() {
                     emit(batch[first + row], rows.row(row));
                 }
-            });
+            },
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can go wrong in the engine.
 
+use std::sync::Arc;
+
 use bursar_files::FileError;
 use bursar_kv::{KeepError, KvError};
 use bursar_memory::Refusal;
@@ -33,6 +35,9 @@ pub enum EngineError {
     /// Threads could not be started.
     #[error(transparent)]
     Workers(#[from] WorkersError),
+    /// A pass could not be finished: weights that are read as they are needed could not be.
+    #[error("the request was ended halfway: {0}")]
+    Pass(Arc<ModelError>),
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

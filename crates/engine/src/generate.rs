@@ -6,12 +6,12 @@ use std::time::Instant;
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
 use bursar_kv::{BlockTable, KvCache, KvOptions};
-use bursar_memory::{Bytes, Ledger, Lifetime, Reservation};
+use bursar_memory::{Bytes, Ledger, Lifetime, Mapping, Reservation};
 use bursar_model::{ForwardBatch, Model, Purpose, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
-use crate::load::{open_account, start_workers};
+use crate::load::{map_arena, open_account, start_workers};
 use crate::plan::MemoryPlan;
 use crate::sample::{Sampler, SamplingParams};
 use crate::stop::{StopMatcher, StopRules};
@@ -66,6 +66,7 @@ pub struct Generated {
 /// A loaded decoder with room for one sequence.
 pub struct Generator {
     model: Model,
+    arena: Mapping,
     kv: KvCache,
     workers: Workers,
     vocabulary: Vocabulary,
@@ -102,16 +103,20 @@ impl Generator {
         })?;
         let kv = KvCache::new(kv_plan, &account, KvOptions::default())?;
         let workers = start_workers(&plan)?;
+        // Pieces of the file are staged where activations will be.
+        let mut arena = map_arena(&account, plan.model.arena_bytes())?;
         let model = Model::load(
             file,
             plan.model.clone(),
             &account,
             options.isa,
             &workers,
+            arena.as_mut_slice(),
             progress,
         )?;
         Ok(Self {
             model,
+            arena,
             kv,
             workers,
             sampler: Sampler::new(config.vocab),
@@ -190,6 +195,7 @@ impl Generator {
         let start = Instant::now();
         let Self {
             model,
+            arena,
             kv,
             workers,
             sampler,
@@ -200,6 +206,7 @@ impl Generator {
         let mut next = 0;
         extend(
             model,
+            arena.as_mut_slice(),
             kv,
             workers,
             *chunk,
@@ -239,6 +246,7 @@ impl Generator {
             let token = [next];
             extend(
                 model,
+                arena.as_mut_slice(),
                 kv,
                 workers,
                 *chunk,
@@ -302,10 +310,15 @@ impl Generator {
             let (part, others) = rest.split_at(size.min(rest.len()));
             rest = others;
             let Self {
-                model, kv, workers, ..
+                model,
+                arena,
+                kv,
+                workers,
+                ..
             } = self;
             result = extend(
                 model,
+                arena.as_mut_slice(),
                 kv,
                 workers,
                 size,
@@ -347,6 +360,7 @@ enum Outputs {
 )]
 fn extend(
     model: &mut Model,
+    arena: &mut [u8],
     kv: &mut KvCache,
     workers: &Workers,
     chunk: usize,
@@ -376,11 +390,12 @@ fn extend(
             sequences: &[sequence],
             outputs: &rows,
         };
-        model.forward(&batch, kv.bytes_mut(), workers, &mut |first, logits| {
+        let cache = kv.bytes_mut();
+        model.forward(&batch, arena, cache, workers, &mut |first, logits| {
             for row in 0..logits.rows() {
                 emit(position + rows[first + row] as usize, logits.row(row));
             }
-        });
+        })?;
         done += part.len();
     }
     Ok(())

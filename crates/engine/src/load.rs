@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bursar_files::{ModelConfig, ModelFile};
 use bursar_kv::{KvCache, KvOptions};
-use bursar_memory::{Account, Bytes, Ledger, Lifetime, Refusal, Reservation};
-use bursar_model::{Model, Purpose};
+use bursar_memory::region::charge_of;
+use bursar_memory::{Account, Bytes, HugePages, Ledger, Lifetime, Mapping, Refusal, Reservation};
+use bursar_model::{Model, ModelError, Purpose};
 use bursar_workers::Workers;
 
 use crate::EngineError;
@@ -22,6 +23,7 @@ pub struct EngineModel {
     pub(crate) name: String,
     pub(crate) vocab: usize,
     pub(crate) model: Model,
+    pub(crate) arena: Mapping,
     pub(crate) workers: Arc<Workers>,
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) plan: Arc<MemoryPlan>,
@@ -71,30 +73,35 @@ impl EngineModel {
         let config: &ModelConfig = file.config();
         let account = open_account(name, &mut vocabulary, &plan, ledger)?;
         let vocabulary = Arc::new(vocabulary);
-        let generates = match plan.kv().copied() {
-            Some(kv) => {
-                let sampling = account
-                    .child("sampling", Lifetime::Procedural)
-                    .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
-                let kv = KvCache::new(kv, &account, KvOptions::default())?;
-                Some((kv, sampling))
-            }
-            None => None,
-        };
+        let sampling = Bytes(Sampler::bytes(config.vocab) as u64);
+        // What comes after the weights is held while they are read, so that nobody else can take it;
+        // the buffer for that lies in it, and so adds nothing to the peak.
+        let after = plan.kv().map_or(Bytes::ZERO, |kv| kv.bytes() + sampling);
+        let staging = charge_of(plan.model.staging_bytes());
+        let mut held = account
+            .child("staging", Lifetime::Procedural)
+            .reserve(staging.max(after + charge_of(plan.model.activation_bytes())))?;
+        let mut staging =
+            Mapping::new(held.split(staging), HugePages::Never).map_err(ModelError::from)?;
         let model = Model::load(
             file,
             plan.model.clone(),
             &account,
             options.isa,
             &workers,
+            staging.as_mut_slice(),
             progress,
         )?;
-        let job = match generates {
-            Some((kv, sampling)) => Job::Generate {
-                kv,
+        drop((staging, held));
+        let arena = map_arena(&account, plan.model.activation_bytes())?;
+        let job = match plan.kv().copied() {
+            Some(kv) => Job::Generate {
+                _sampling: account
+                    .child("sampling", Lifetime::Procedural)
+                    .reserve(sampling)?,
+                kv: KvCache::new(kv, &account, KvOptions::default())?,
                 sampler: Sampler::new(config.vocab),
                 fingerprint: fingerprint(config, &model),
-                _sampling: sampling,
             },
             None => Job::Embed {
                 encoder: Arc::new(TextEncoder::new(
@@ -109,6 +116,7 @@ impl EngineModel {
             name: name.to_owned(),
             vocab: config.vocab,
             model,
+            arena,
             workers,
             vocabulary,
             plan: Arc::new(plan),
@@ -159,6 +167,15 @@ pub(crate) fn open_account(
     let account = ledger.root().child(name, Lifetime::Semantic);
     vocabulary.charge(&account)?;
     Ok(account)
+}
+
+/// The memory that passes run in.
+pub(crate) fn map_arena(account: &Account, bytes: Bytes) -> Result<Mapping, EngineError> {
+    let arena = account
+        .child("activations", Lifetime::Procedural)
+        .reserve(charge_of(bytes))
+        .map_err(EngineError::from)?;
+    Ok(Mapping::new(arena, HugePages::Never).map_err(ModelError::from)?)
 }
 
 /// The threads that a plan counts on.

@@ -144,6 +144,7 @@ impl Models {
         });
         let decoder = LoadedModel {
             model: model.model,
+            arena: model.arena,
             workers: model.workers,
         };
         let rules = Rules {

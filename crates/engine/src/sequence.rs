@@ -235,7 +235,7 @@ impl Sequence {
         &self.tokens[position..position + count]
     }
 
-    /// Ends it for want of blocks.
+    /// Ends it before its time.
     pub(crate) fn fail(&mut self, error: EngineError) {
         self.failed = true;
         self.reply.send(Event::Failed(error));

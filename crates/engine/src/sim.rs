@@ -27,7 +27,7 @@ use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
 use bursar_kernels::mat::MatRef;
 use bursar_kv::{KvCache, KvOptions, KvPlan};
 use bursar_memory::{Bytes, Ledger};
-use bursar_model::ForwardBatch;
+use bursar_model::{ForwardBatch, ModelError};
 
 use crate::batch::Decoder;
 use crate::generate::FinishReason;
@@ -119,7 +119,7 @@ impl Decoder for HashModel {
         batch: &ForwardBatch<'_>,
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
-    ) {
+    ) -> Result<(), ModelError> {
         self.rows = batch.tokens.len();
         let mut at = 0;
         for sequence in batch.sequences {
@@ -151,6 +151,7 @@ impl Decoder for HashModel {
             let rows = MatRef::dense(&logits, outputs.len(), self.vocab);
             emit(chunk * OUTPUT_ROWS, rows);
         }
+        Ok(())
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
 use bursar_profile::span;
+use bursar_model::ModelError;
 
+use crate::EngineError;
 use crate::batch::{Batch, Decoder};
 use crate::holdings::Holdings;
 use crate::options::CompactionOptions;
@@ -223,14 +225,17 @@ impl<D: Decoder> Generation<D> {
         self.decide();
         let prompts = self.fill();
         let start = (self.clock)();
-        self.run();
+        let ran = self.run();
         let time = (self.clock)().saturating_sub(start);
         self.pace.observe(prompts, time);
         // A few tokens take as long as one.
         if prompts >= 16 {
             self.rates.compute.observe(self.batch.len(), time);
         }
-        self.publish();
+        match ran {
+            Ok(()) => self.publish(),
+            Err(error) => self.fail(error),
+        }
         self.deliver();
         self.totals.steps += 1;
         self.totals.prefill_tokens += prompts as u64;
@@ -319,9 +324,9 @@ impl<D: Decoder> Generation<D> {
         decide(running, waiting, &books, &limits, &mut self.decision);
     }
 
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), ModelError> {
         if self.batch.len() == 0 {
-            return;
+            return Ok(());
         }
         let _span = span!("engine.forward", self.batch.len());
         let Self {
@@ -368,7 +373,17 @@ impl<D: Decoder> Generation<D> {
                 }
             };
             outcomes.push((output.sequence, outcome));
-        });
+        })
+    }
+
+    /// Ends all sequences of a pass that could not be finished. They leave with the next sweep, and
+    /// none of their blocks is published: what is in them is unknown.
+    fn fail(&mut self, error: ModelError) {
+        self.outcomes.clear();
+        let error = Arc::new(error);
+        for place in self.batch.places() {
+            self.running[place].fail(EngineError::Pass(Arc::clone(&error)));
+        }
     }
 
     /// Tells the clients; frees what has ended, and lets those that were preempted wait.

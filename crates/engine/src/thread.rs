@@ -167,6 +167,7 @@ pub(crate) fn run(
     let _farewell = Farewell(face);
     let EngineModel {
         model,
+        arena,
         workers,
         vocabulary,
         plan,
@@ -196,7 +197,11 @@ pub(crate) fn run(
                 compaction: options.compaction.filter(|_| !contiguous),
             };
             let spill = spill.filter(|_| !contiguous);
-            let decoder = LoadedModel { model, workers };
+            let decoder = LoadedModel {
+                model,
+                arena,
+                workers,
+            };
             let mut generation =
                 Generation::new(decoder, kv, sampler, vocabulary, rules, spill, clock());
             serve(&mut generation, face);
@@ -210,7 +215,7 @@ pub(crate) fn run(
             })
         }
         Job::Embed { encoder } => {
-            let mut embedding = Embedding::new(model, workers, encoder.normalizes());
+            let mut embedding = Embedding::new(model, arena, workers, encoder.normalizes());
             serve(&mut embedding, face);
             Ok(Ended::default())
         }

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bursar_model::{ForwardBatch, Model, SequenceRows};
+use bursar_memory::Mapping;
+use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
 use bursar_workers::Workers;
 
+use crate::EngineError;
 use crate::embed::finish;
 use crate::handle::EmbedRequest;
 use crate::pace::Pace;
@@ -31,6 +33,7 @@ struct Texts {
 /// All embedding requests of a model, and what runs them.
 pub(crate) struct Embedding {
     model: Model,
+    arena: Mapping,
     workers: Arc<Workers>,
     normalizes: bool,
     requests: VecDeque<Texts>,
@@ -39,10 +42,16 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    pub(crate) fn new(model: Model, workers: Arc<Workers>, normalizes: bool) -> Self {
+    pub(crate) fn new(
+        model: Model,
+        arena: Mapping,
+        workers: Arc<Workers>,
+        normalizes: bool,
+    ) -> Self {
         Self {
             pace: Pace::new(model.plan().options().batch_tokens),
             model,
+            arena,
             workers,
             normalizes,
             requests: VecDeque::new(),
@@ -89,7 +98,10 @@ impl Embedding {
             return;
         }
         let batch = self.pack();
-        let tokens = self.forward(&batch);
+        let tokens = match self.forward(&batch) {
+            Ok(tokens) => tokens,
+            Err(error) => return self.fail(&batch, error),
+        };
         for &(request, _) in &batch {
             self.requests[request].next += 1;
         }
@@ -109,6 +121,20 @@ impl Embedding {
         self.totals.prefill_tokens += tokens as u64;
         self.totals.outputs += batch.len() as u64;
         self.pace.observe(tokens, start.elapsed());
+    }
+
+    /// Ends the requests whose texts were in a batch that could not be finished.
+    fn fail(&mut self, batch: &[(usize, usize)], error: ModelError) {
+        let error = Arc::new(error);
+        // In the order of the requests, each once or more.
+        let mut failed: Vec<usize> = batch.iter().map(|&(request, _)| request).collect();
+        failed.dedup();
+        for &request in failed.iter().rev() {
+            if let Some(texts) = self.requests.remove(request) {
+                let error = EngineError::Pass(Arc::clone(&error));
+                texts.arrival.reply.send(EmbedEvent::Failed(error));
+            }
+        }
     }
 
     /// The next texts, as (request, text): at least one, then as many as can be computed in the time
@@ -134,7 +160,7 @@ impl Embedding {
     }
 
     /// Runs a batch and sends its vectors; gives its tokens.
-    fn forward(&mut self, batch: &[(usize, usize)]) -> usize {
+    fn forward(&mut self, batch: &[(usize, usize)]) -> Result<usize, ModelError> {
         let mut ids = Vec::new();
         let mut sequences = Vec::with_capacity(batch.len());
         for &(request, index) in batch {
@@ -152,8 +178,13 @@ impl Embedding {
             outputs: &[],
         };
         let (requests, normalizes) = (&self.requests, self.normalizes);
-        self.model
-            .forward(&forward, &mut [], &self.workers, &mut |first, rows| {
+        let arena = self.arena.as_mut_slice();
+        self.model.forward(
+            &forward,
+            arena,
+            &mut [],
+            &self.workers,
+            &mut |first, rows| {
                 for row in 0..rows.rows() {
                     let (request, index) = batch[first + row];
                     let EmbedArrival { request, reply } = &requests[request].arrival;
@@ -163,7 +194,8 @@ impl Embedding {
                     finish(&mut values, normalizes || request.normalize);
                     reply.send(EmbedEvent::Vector { index, values });
                 }
-            });
-        ids.len()
+            },
+        )?;
+        Ok(ids.len())
     }
 }

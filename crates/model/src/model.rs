@@ -83,20 +83,20 @@ impl ModelPlan {
         charge_of(Bytes(self.weights.bytes() as u64))
     }
 
-    /// Bytes of the step arena: activations, or the load's staging buffer where that is larger
-    /// (the arena serves as one before the first step).
+    /// Bytes of an arena that serves as the load's staging buffer before the first step:
+    /// activations, or staging where that is larger.
     pub fn arena_bytes(&self) -> Bytes {
         charge_of(Bytes(
             self.arena.bytes().max(self.weights.staging_bytes()) as u64
         ))
     }
 
-    /// Bytes of activations alone.
+    /// Bytes of the step arena: activations alone.
     pub fn activation_bytes(&self) -> Bytes {
         Bytes(self.arena.bytes() as u64)
     }
 
-    /// Bytes that the load stages in the arena.
+    /// Bytes of the buffer that the load stages pieces of the file in.
     pub fn staging_bytes(&self) -> Bytes {
         Bytes(self.weights.staging_bytes() as u64)
     }
@@ -117,11 +117,11 @@ impl ModelPlan {
     }
 }
 
-/// A loaded model.
+/// A loaded model. The arena that its passes run in is its caller's: models that take turns share
+/// one.
 pub struct Model {
     plan: ModelPlan,
     weights: Weights,
-    arena: Mapping,
     angles: Option<RopeAngles>,
     shape: AttentionShape,
     norm_eps: f32,
@@ -130,30 +130,33 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reserves the planned bytes under `account`, then reads the weights. `progress` is told the
-    /// file bytes read so far.
+    /// Reserves the planned bytes of the weights under `account`, then reads them through
+    /// `staging`, which is not needed afterwards. `progress` is told the file bytes read so far.
+    ///
+    /// # Errors
+    /// When the budget refuses, or the file cannot be read.
+    ///
+    /// # Panics
+    /// If `staging` is shorter than [`ModelPlan::staging_bytes`].
     pub fn load(
         file: &ModelFile,
         plan: ModelPlan,
         account: &Account,
         isa: Isa,
         workers: &Workers,
+        staging: &mut [u8],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, ModelError> {
         let weights = account
             .child("weights", Lifetime::Semantic)
             .reserve(plan.weights_bytes())?;
-        let arena = account
-            .child("activations", Lifetime::Procedural)
-            .reserve(plan.arena_bytes())?;
         let weights = Mapping::new(weights, HugePages::Advise)?;
-        let mut arena = Mapping::new(arena, HugePages::Never)?;
         let weights = Weights::load(
             file,
             &plan.architecture.tensors,
             plan.weights.clone(),
             weights,
-            arena.as_mut_slice(),
+            staging,
             workers,
             progress,
         )?;
@@ -175,7 +178,6 @@ impl Model {
             norm_eps: config.norm_eps,
             plan,
             weights,
-            arena,
             angles,
             isa,
             scratch_blocks: (0..blocks).collect(),
@@ -203,20 +205,27 @@ impl Model {
         self.plan.architecture.program.output_width
     }
 
-    /// Runs one batch over `cache`, the bytes of all KV blocks (empty for embedding). `emit` gets
-    /// the index of the first output of each chunk and its rows: logits, or pooled vectors before
-    /// any truncation or normalisation.
+    /// Runs one batch in `arena` over `cache`, the bytes of all KV blocks (empty for embedding).
+    /// `emit` gets the index of the first output of each chunk and its rows: logits, or pooled
+    /// vectors before any truncation or normalisation. What `arena` holds before and after is of no
+    /// meaning.
+    ///
+    /// # Errors
+    /// When weights that are read as they are needed cannot be read. Outputs may have been given
+    /// by then; the keys and values of the batch's rows are not to be used.
     ///
     /// # Panics
-    /// If the batch is larger than planned, a token is not in the vocabulary, or a block table is
-    /// too short: the caller admits only what fits.
+    /// If the batch is larger than planned, `arena` is shorter than
+    /// [`ModelPlan::activation_bytes`], a token is not in the vocabulary, or a block table is too
+    /// short: the caller admits only what fits.
     pub fn forward(
         &mut self,
         batch: &ForwardBatch<'_>,
+        arena: &mut [u8],
         cache: &mut [u8],
         workers: &Workers,
         emit: &mut dyn FnMut(usize, MatRef<'_>),
-    ) {
+    ) -> Result<(), ModelError> {
         assert!(
             batch.tokens.len() <= self.plan.arena.limits.tokens,
             "batch larger than planned"
@@ -225,8 +234,12 @@ impl Model {
             workers.threads() <= self.plan.arena.limits.workers,
             "more workers than planned"
         );
+        assert!(
+            arena.len() >= self.plan.arena.bytes(),
+            "an arena shorter than planned"
+        );
         if batch.tokens.is_empty() {
-            return;
+            return Ok(());
         }
         let executor = Executor {
             isa: self.isa,
@@ -239,12 +252,7 @@ impl Model {
             kv: self.plan.architecture.kv,
             norm_eps: self.norm_eps,
         };
-        executor.run(
-            batch,
-            self.arena.as_mut_slice(),
-            cache,
-            &self.scratch_blocks,
-            emit,
-        );
+        executor.run(batch, arena, cache, &self.scratch_blocks, emit);
+        Ok(())
     }
 }
