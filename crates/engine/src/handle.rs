@@ -1,99 +1,33 @@
-//! The public face of the engine: start it, hand it requests, watch it, stop it.
+//! The way to a model on an engine: hand it requests, watch it.
 //!
-//! One thread owns the model, its cache and its sequences; handles only put requests into its inbox
-//! and read what it publishes. A request that can never be served is refused by the handle itself, at
-//! once; one that cannot be served now waits, and if too many wait already, is refused for now.
+//! One thread owns the models, their caches and their sequences; handles only put requests into a
+//! model's inbox and read what is published of it. A request that can never be served is refused by the
+//! handle itself, at once; one that cannot be served now waits, and if too many wait already, is refused
+//! for now.
 
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bursar_kv::{KvReport, keep};
+use bursar_kv::KvReport;
 use bursar_memory::{Account, Bytes};
 use bursar_model::Purpose;
 
 use crate::EngineError;
+use crate::bell::Bell;
 use crate::encoder::TextEncoder;
 use crate::inbox::{Closed, Inbox, lock};
 use crate::load::{EngineModel, Job};
 use crate::options::EngineOptions;
-use crate::params::GenerateParams;
 use crate::plan::MemoryPlan;
 use crate::reply::{self, TokenStream, VectorStream};
+use crate::request::{EmbedRequest, GenerateRequest, Rejected};
 use crate::sequence::Arrival;
-use crate::spill::Spill;
 use crate::step::Totals;
-use crate::stop::StopRules;
-use crate::thread::{self, Task};
 use crate::vectors::EmbedArrival;
 use crate::vocabulary::Vocabulary;
+use crate::work::Task;
 
-/// Stack of the engine's thread; a step touches less than 128 KiB of it.
-const STACK_BYTES: usize = 1 << 20;
-
-/// What a client asks to be continued.
-#[derive(Clone, Debug, Default)]
-pub struct GenerateRequest {
-    /// Token ids; at least one.
-    pub prompt: Vec<u32>,
-    /// How tokens are chosen.
-    pub params: Arc<GenerateParams>,
-    /// Where the answer ends.
-    pub stop: StopRules,
-    /// Most tokens to generate, if fewer than `stop` allows. More than fits is refused; `None` leaves
-    /// what fits as the bound. With 0 only the prompt is computed.
-    pub max_tokens: Option<usize>,
-    /// Give the log-probability of each token generated, and of so many alternatives to it.
-    pub logprobs: Option<u8>,
-    /// Give the log-probabilities of the prompt's tokens too, with as many alternatives.
-    pub echo_logprobs: bool,
-    /// Higher goes first, and may take the place of lower; 0 for everyone, usually.
-    pub priority: i32,
-    /// Whose prompt it is: keys and values are shared among requests with the same salt only. Derived
-    /// from a secret by the server, never chosen by a client; the engine's own if `None`.
-    pub salt: Option<[u8; 32]>,
-    /// What the client has not read yet is charged to it; to nobody if `None`. The tokens are whoever's
-    /// who made them: count the prompt and `max_tokens`, four bytes each.
-    pub account: Option<Account>,
-}
-
-/// Texts to embed, as tokens: see [`TextEncoder`].
-#[derive(Clone, Debug, Default)]
-pub struct EmbedRequest {
-    /// The tokens of each text, special ones included.
-    pub tokens: Vec<Vec<u32>>,
-    /// Leading values to keep of each vector; all if `None`.
-    pub dimensions: Option<usize>,
-    /// Scale vectors to length 1 though the model would not.
-    pub normalize: bool,
-}
-
-/// Why a request was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Rejected {
-    /// It could never be served as it is.
-    #[error(transparent)]
-    Never(#[from] EngineError),
-    /// As many wait as may.
-    #[error(
-        "{waiting} requests wait already, as many as may; try again in {} s", .retry_after_ms.div_ceil(1000)
-    )]
-    QueueFull {
-        /// Requests that wait.
-        waiting: usize,
-        /// How long the next place is likely to take.
-        retry_after_ms: u64,
-        /// Bytes of keys and values that the request would hold at first.
-        asked: Bytes,
-        /// Bytes of keys and values that nobody holds.
-        free: Bytes,
-    },
-    /// The engine takes no more requests: the server is going down.
-    #[error("the server is shutting down and takes no more requests")]
-    Draining,
-}
-
-/// An engine at a moment.
+/// A model on an engine at a moment.
 #[derive(Copy, Clone, Debug)]
 pub struct EngineSnapshot {
     /// Sequences, or embedding requests, that run.
@@ -119,11 +53,11 @@ pub struct EngineSnapshot {
     /// Time since the last step ended, or the first request came after a pause; 0 while there is
     /// nothing to do. Grows only when the engine is stuck, or a step takes long.
     pub last_progress_ms: u64,
-    /// Whether the engine's thread is there.
+    /// Whether it is on the engine, and the engine's thread there.
     pub alive: bool,
 }
 
-/// What the engine's thread publishes after each step.
+/// What the engine's thread publishes after each step of a model.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) running: usize,
@@ -139,7 +73,7 @@ pub(crate) struct Published {
     pub(crate) between_ends: Duration,
 }
 
-/// What all handles and the thread share.
+/// What all handles of a model and the thread share.
 pub(crate) struct Face {
     pub(crate) inbox: Inbox<Task>,
     pub(crate) published: Mutex<Published>,
@@ -149,61 +83,23 @@ pub(crate) struct Face {
     /// Longest one sequence may become.
     longest: usize,
     batch_tokens: usize,
-    options: EngineOptions,
+    /// Requests that may wait.
+    queue: usize,
     plan: Arc<MemoryPlan>,
     vocabulary: Arc<Vocabulary>,
     encoder: Option<Arc<TextEncoder>>,
     account: Account,
-}
-
-impl Face {
-    pub(crate) fn options(&self) -> &EngineOptions {
-        &self.options
-    }
-}
-
-/// What an engine leaves behind.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Blocks in the file of kept prefixes; `None` if none was asked for.
-    pub kept_blocks: Option<usize>,
-}
-
-/// A running engine. Dropping it ends its thread, fails what is left, and unloads the model.
-pub struct Engine {
-    handle: EngineHandle,
-    thread: Option<JoinHandle<Result<Ended, EngineError>>>,
     warnings: Vec<String>,
 }
 
-/// The way to an engine; cheap to clone.
-#[derive(Clone)]
-pub struct EngineHandle {
-    face: Arc<Face>,
-}
-
-impl Engine {
-    /// Starts the thread that runs `model`.
-    ///
-    /// # Errors
-    /// When the system refuses the thread, or the file for preempted sequences. A file of kept
-    /// prefixes that cannot be used is a warning: see [`Engine::warnings`].
-    pub fn start(mut model: EngineModel, options: EngineOptions) -> Result<Engine, EngineError> {
-        let mut warnings = Vec::new();
-        let mut spill = None;
-        if let Job::Generate {
-            kv, fingerprint, ..
-        } = &mut model.job
-        {
-            if let Some(options) = &options.spill {
-                spill = Some(Spill::create(options, kv.layout().block_bytes())?);
-            }
-            if let Some(path) = &options.keep
-                && let Err(error) = keep::load(path, fingerprint, kv)
-            {
-                warnings.push(format!("starting without kept prefixes: {error}"));
-            }
-        }
+impl Face {
+    /// The face of a model that has not begun; `bell` wakes the engine that it will be on.
+    pub(crate) fn new(
+        model: &EngineModel,
+        options: &EngineOptions,
+        warnings: Vec<String>,
+        bell: Arc<Bell>,
+    ) -> Self {
         let plan = Arc::clone(&model.plan);
         let (kv, encoder) = match &model.job {
             Job::Generate { kv, .. } => (Some(kv.report()), None),
@@ -214,8 +110,8 @@ impl Engine {
             (None, Some(encoder)) => encoder.longest(),
             (None, None) => plan.context(),
         };
-        let face = Arc::new(Face {
-            inbox: Inbox::new(),
+        Self {
+            inbox: Inbox::new(bell),
             published: Mutex::new(Published {
                 running: 0,
                 waiting: 0,
@@ -233,69 +129,35 @@ impl Engine {
             vocab: model.vocab,
             longest,
             batch_tokens: plan.batch_tokens(),
-            options,
+            queue: options.queue,
             vocabulary: Arc::clone(&model.vocabulary),
             encoder,
             account: model.account.clone(),
             plan,
-        });
-        let inner = Arc::clone(&face);
-        let thread = std::thread::Builder::new()
-            .name("engine".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || thread::run(model, spill, &inner))
-            .map_err(EngineError::Thread)?;
-        Ok(Engine {
-            handle: EngineHandle { face },
-            thread: Some(thread),
             warnings,
-        })
+        }
     }
 
-    /// What went wrong at the start without being in the way, such as a damaged file of kept prefixes.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// A way to it.
-    pub fn handle(&self) -> EngineHandle {
-        self.handle.clone()
-    }
-
-    /// Ends the thread, fails what is left, unloads the model; says what was kept for the next start.
-    ///
-    /// # Errors
-    /// When the thread ended badly, or the file of kept prefixes could not be written.
-    pub fn shut_down(mut self) -> Result<Ended, EngineError> {
-        self.handle.face.inbox.stop();
-        let Some(thread) = self.thread.take() else {
-            return Err(EngineError::Stopped);
-        };
-        // A panic of the thread has been reported where it happened.
-        thread.join().unwrap_or(Err(EngineError::Stopped))
-    }
-
-    /// Takes no more requests, and waits until those inside have ended; false if that takes longer
-    /// than `longest`. What is left then fails when the engine is dropped.
-    pub fn drain(&self, longest: Duration) -> bool {
-        self.handle.drain();
-        let deadline = Instant::now() + longest;
-        self.handle.face.inbox.wait_empty(deadline)
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.handle.face.inbox.stop();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported where it happened; who wants to hear of the rest
-            // shuts down.
-            let _ = thread.join();
-        }
-    }
+/// The way to a model on an engine; cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    face: Arc<Face>,
 }
 
 impl EngineHandle {
+    pub(crate) fn new(face: Arc<Face>) -> Self {
+        Self { face }
+    }
+
+    pub(crate) fn face(&self) -> &Arc<Face> {
+        &self.face
+    }
+
     /// Continues a prompt.
     ///
     /// # Errors
@@ -345,7 +207,7 @@ impl EngineHandle {
     }
 
     fn push(&self, tokens: usize, task: impl FnOnce() -> Task) -> Result<(), Rejected> {
-        let limit = self.face.options.queue;
+        let limit = self.face.queue;
         let closed = match self.face.inbox.push(limit, task) {
             Ok(()) => return Ok(()),
             Err(closed) => closed,
@@ -427,9 +289,30 @@ impl EngineHandle {
         self.face.inbox.drain();
     }
 
+    /// Waits until no request is inside; false if that takes until after `deadline`.
+    pub fn wait_empty(&self, deadline: Instant) -> bool {
+        self.face.inbox.wait_empty(deadline)
+    }
+
     /// Whether no request is inside, waiting or running.
     pub fn is_empty(&self) -> bool {
-        self.face.inbox.inside() == 0
+        self.inside() == 0
+    }
+
+    /// Requests inside, waiting and running.
+    pub fn inside(&self) -> usize {
+        self.face.inbox.inside()
+    }
+
+    /// Since when no request has been inside; `None` while one is.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.face.inbox.idle_since()
+    }
+
+    /// What went wrong when it was put on the engine without being in the way, such as a damaged file of
+    /// kept prefixes.
+    pub fn warnings(&self) -> &[String] {
+        &self.face.warnings
     }
 
     /// What it is doing.
@@ -444,7 +327,7 @@ impl EngineHandle {
         EngineSnapshot {
             running: published.running,
             waiting: face.inbox.waiting(),
-            queue: face.options.queue,
+            queue: face.queue,
             parallel: face.plan.parallel(),
             draining: face.inbox.draining(),
             kv: published.kv,

@@ -1,15 +1,17 @@
-//! The way in: requests that wait for the engine's thread, how many may, and whether more are taken.
+//! The way in: requests that wait for a model, how many may, and whether more are taken.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What the handles and the engine's thread share.
+use crate::bell::Bell;
+
+/// What a model's handles and the engine's thread share.
 #[derive(Debug)]
 pub(crate) struct Inbox<R> {
     state: Mutex<State<R>>,
-    /// The engine's thread sleeps on it when there is nothing to do.
-    arrived: Condvar,
+    /// Wakes the engine's thread.
+    bell: Arc<Bell>,
     /// Whoever waits for the engine to be empty sleeps on it.
     emptied: Condvar,
 }
@@ -21,8 +23,8 @@ struct State<R> {
     waiting: usize,
     /// Requests in all, running ones included.
     inside: usize,
-    /// When there was last nobody inside.
-    busy_since: Instant,
+    /// When the first came in, or the last left.
+    since: Instant,
     draining: bool,
     stopping: bool,
 }
@@ -34,30 +36,23 @@ pub(crate) enum Closed {
     Draining,
 }
 
-/// What the engine's thread finds.
-#[derive(Debug)]
-pub(crate) struct Taken<R> {
-    pub(crate) arrivals: VecDeque<R>,
-    pub(crate) stopping: bool,
-}
-
 /// A mutex whose data stay usable after a panic elsewhere: all changes under it are single steps.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<R> Inbox<R> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bell: Arc<Bell>) -> Self {
         Self {
             state: Mutex::new(State {
                 arrivals: VecDeque::new(),
                 waiting: 0,
                 inside: 0,
-                busy_since: Instant::now(),
+                since: Instant::now(),
                 draining: false,
                 stopping: false,
             }),
-            arrived: Condvar::new(),
+            bell,
             emptied: Condvar::new(),
         }
     }
@@ -73,35 +68,31 @@ impl<R> Inbox<R> {
             return Err(Closed::Full { waiting });
         }
         if state.inside == 0 {
-            state.busy_since = Instant::now();
+            state.since = Instant::now();
         }
         state.arrivals.push_back(request());
         state.waiting += 1;
         state.inside += 1;
         drop(state);
-        self.arrived.notify_one();
+        self.bell.ring();
         Ok(())
     }
 
-    /// What has arrived; sleeps until something has if `idle`.
-    pub(crate) fn take(&self, idle: bool) -> Taken<R> {
-        let mut state = lock(&self.state);
-        while idle && state.arrivals.is_empty() && !state.stopping {
-            let waited = self.arrived.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-        Taken {
-            arrivals: std::mem::take(&mut state.arrivals),
-            stopping: state.stopping,
-        }
+    /// What has arrived.
+    pub(crate) fn take(&self) -> VecDeque<R> {
+        std::mem::take(&mut lock(&self.state).arrivals)
     }
 
     /// Tells how many wait and how many there are in all besides those that have not been taken.
     pub(crate) fn settle(&self, waiting: usize, running: usize) {
         let mut state = lock(&self.state);
         state.waiting = waiting + state.arrivals.len();
+        let before = state.inside;
         state.inside = state.waiting + running;
         let empty = state.inside == 0;
+        if empty && before > 0 {
+            state.since = Instant::now();
+        }
         drop(state);
         if empty {
             self.emptied.notify_all();
@@ -121,7 +112,13 @@ impl<R> Inbox<R> {
     /// Since when somebody is inside; `None` if nobody is.
     pub(crate) fn busy_since(&self) -> Option<Instant> {
         let state = lock(&self.state);
-        (state.inside > 0).then_some(state.busy_since)
+        (state.inside > 0).then_some(state.since)
+    }
+
+    /// Since when nobody is inside; `None` if somebody is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        (state.inside == 0).then_some(state.since)
     }
 
     /// Lets nothing more in.
@@ -149,14 +146,13 @@ impl<R> Inbox<R> {
         true
     }
 
-    /// Ends the engine's thread; what has not been taken is dropped, which tells its readers.
+    /// Lets nothing more in, for good; what has not been taken is dropped, which tells its readers.
     pub(crate) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stopping = true;
         let arrivals = std::mem::take(&mut state.arrivals);
         drop(state);
         drop(arrivals);
-        self.arrived.notify_one();
     }
 }
 
@@ -168,13 +164,13 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_bounded_and_counted_until_they_end() {
-        let inbox = Inbox::new();
+        let inbox = Inbox::new(Arc::default());
         assert_eq!(inbox.busy_since(), None);
         assert_eq!(inbox.push(2, || 'a'), Ok(()));
         assert_eq!(inbox.push(2, || 'b'), Ok(()));
         assert_eq!(inbox.push(2, || 'c'), Err(Closed::Full { waiting: 2 }));
-        let taken = inbox.take(true);
-        assert_eq!((taken.arrivals, taken.stopping), (['a', 'b'].into(), false));
+        assert_eq!(inbox.take(), ['a', 'b']);
+        assert_eq!(inbox.idle_since(), None);
         // Taken, they still wait; one that runs makes room.
         assert_eq!(inbox.push(2, || 'c'), Err(Closed::Full { waiting: 2 }));
         inbox.settle(1, 1);
@@ -187,7 +183,7 @@ mod tests {
 
     #[test]
     fn draining_lets_nobody_in_and_waits_for_those_inside() {
-        let inbox = Inbox::new();
+        let inbox = Inbox::new(Arc::default());
         assert_eq!(inbox.push(2, || 'a'), Ok(()));
         inbox.drain();
         assert_eq!(inbox.push(2, || 'b'), Err(Closed::Draining));
@@ -195,23 +191,29 @@ mod tests {
         let soon = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| inbox.wait_empty(soon));
-            assert_eq!(inbox.take(false).arrivals.len(), 1);
+            assert_eq!(inbox.take().len(), 1);
             inbox.settle(0, 0);
             assert!(waiter.join().expect("no panic"));
         });
     }
 
     #[test]
-    fn stopping_wakes_the_thread_and_drops_what_it_has_not_taken() {
-        let inbox = Inbox::<char>::new();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| inbox.take(true));
-            inbox.stop();
-            let taken = thread.join().expect("no panic");
-            assert!(taken.stopping && taken.arrivals.is_empty());
-        });
+    fn who_comes_in_rings_and_the_last_to_leave_is_noted() {
+        let bell = Arc::new(Bell::default());
+        let inbox = Inbox::new(Arc::clone(&bell));
+        let before = inbox.idle_since().expect("nobody is inside");
+        assert_eq!(inbox.push(1, || 'a'), Ok(()));
+        // Does not sleep.
+        bell.answer(true);
+        assert_eq!(inbox.take(), ['a']);
+        inbox.settle(0, 0);
+        assert!(inbox.idle_since().is_some_and(|since| since >= before));
+    }
+
+    #[test]
+    fn stopping_drops_what_has_not_been_taken() {
         let (sender, mut stream) = crate::reply::tokens(None);
-        let inbox = Inbox::new();
+        let inbox = Inbox::new(Arc::default());
         assert_eq!(inbox.push(1, || sender), Ok(()));
         inbox.stop();
         assert!(stream.recv_blocking().is_some(), "the reader is told");

@@ -9,19 +9,24 @@
 //!
 //! Many requests at once:
 //!
-//! - `handle`: the public face: start, submit, snapshot, drain. `load` makes a model ready for it.
-//! - `options`: how an engine runs.
+//! - `host`: start an engine, put models on it, take them off; `solo` for one model alone. `load` makes a
+//!   model ready for it.
+//! - `handle`: the way to a model there: submit, snapshot, drain. `request`: what it is asked.
+//! - `options`: how a model runs.
 //! - `reply`: what flows back, and how dropping it cancels.
 //! - `params`: how tokens are chosen, one value for all that ask the same.
 //! - `schedule`: who runs in a step, as a pure function; `sim` drives it from a seed. `pace`: how many tokens fit its time.
 //! - `step`, `sequence`, `batch`: generation step by step. `vectors`: embedding step by step.
 //! - `fingerprint`, `chain`: what blocks are found by. `holdings`: what a decision is told of them.
 //! - `spill`: blocks on disk, and whether that is worth it.
-//! - `inbox`, `thread`: the way in, and the thread that owns everything.
+//! - `inbox`, `bell`: the way in, and what wakes the thread.
+//! - `thread`, `seat`, `work`: the thread that owns everything, a model's place on it, and what it does.
+//! - `turns`: whose step is next, as a pure function.
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod bell;
 mod chain;
 mod embed;
 mod encoder;
@@ -30,6 +35,7 @@ mod fingerprint;
 mod generate;
 mod handle;
 mod holdings;
+mod host;
 mod inbox;
 mod load;
 #[cfg(test)]
@@ -40,32 +46,41 @@ mod params;
 mod plan;
 mod process;
 mod reply;
+mod request;
 mod sample;
 pub mod schedule;
+mod seat;
 mod sequence;
 #[cfg(test)]
 mod sim;
+mod solo;
 mod spill;
 mod step;
 mod stop;
 mod thread;
+mod turns;
 mod vectors;
 mod vocabulary;
+mod work;
 
 pub use bursar_model::Purpose;
 pub use embed::{EmbedOptions, EmbedStats, Embedder};
 pub use encoder::TextEncoder;
 pub use error::EngineError;
 pub use generate::{FinishReason, Generated, Generator, LoadOptions};
-pub use handle::{EmbedRequest, Engine, EngineHandle, EngineSnapshot, GenerateRequest, Rejected};
+pub use handle::{EngineHandle, EngineSnapshot};
+pub use host::{Ended, Endings, Engine, EngineController};
 pub use load::EngineModel;
 pub use options::{CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
 pub use process::ProcessBase;
 pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};
+pub use request::{EmbedRequest, GenerateRequest, Rejected};
 pub use sample::{History, Sampler, SamplingError, SamplingParams, argmax};
 pub use schedule::Admission;
+pub use solo::SoloEngine;
 pub use step::Totals;
 pub use stop::{StopMatcher, StopRules};
+pub use turns::TurnWeights;
 pub use vocabulary::Vocabulary;

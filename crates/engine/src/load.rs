@@ -18,7 +18,7 @@ use crate::process::ProcessBase;
 use crate::sample::Sampler;
 use crate::vocabulary::Vocabulary;
 
-/// A loaded model with its workers, to be handed to [`crate::Engine::start`].
+/// A loaded model with its workers, to be handed to [`crate::EngineController::add`].
 pub struct EngineModel {
     pub(crate) name: String,
     pub(crate) vocab: usize,

@@ -19,12 +19,12 @@ use bursar_workers::Workers;
 
 use crate::batch::LoadedModel;
 use crate::generate::LoadOptions;
-use crate::handle::GenerateRequest;
 use crate::load::{EngineModel, Job};
 use crate::options::{CompactionOptions, SpillOptions};
 use crate::plan::{MemoryPlan, PlanRequest};
 use crate::process::ProcessBase;
 use crate::reply::{self, Event, PromptLogprob, TokenStream};
+use crate::request::GenerateRequest;
 use crate::schedule::Admission;
 use crate::sequence::Arrival;
 use crate::sim::Random;

@@ -31,9 +31,9 @@ use bursar_model::{ForwardBatch, ModelError};
 
 use crate::batch::Decoder;
 use crate::generate::FinishReason;
-use crate::handle::GenerateRequest;
 use crate::options::{CompactionOptions, SpillOptions};
 use crate::reply::{self, Event, TokenStream};
+use crate::request::GenerateRequest;
 use crate::sample::Sampler;
 use crate::schedule::{Admission, OVERTAKES_MAX, Seniority};
 use crate::sequence::Arrival;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
-use bursar_profile::span;
 use bursar_model::ModelError;
+use bursar_profile::span;
 
 use crate::EngineError;
 use crate::batch::{Batch, Decoder};
@@ -90,7 +90,7 @@ pub(crate) struct Generation<D> {
 }
 
 /// Time since some fixed moment: the engine's thread reads a clock, a simulation makes it up.
-pub(crate) type Clock = Box<dyn FnMut() -> Duration>;
+pub(crate) type Clock = Box<dyn FnMut() -> Duration + Send>;
 
 /// How many sequences, how they are let in, and what they share.
 #[derive(Clone, Debug)]

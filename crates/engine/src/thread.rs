@@ -1,333 +1,155 @@
-//! The engine's thread: takes what has arrived, runs a step, publishes its figures, sleeps when there
-//! is nothing to do.
+//! The engine's thread: sleeps until the bell rings, does what it is told, lets every model take what
+//! has arrived for it, and runs the step of the one whose turn it is.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
-use bursar_kv::{KvReport, keep};
+use crate::handle::Face;
+use crate::host::{Endings, Shared};
+use crate::seat::Seat;
+use crate::turns::Turns;
+use crate::work::Work;
 
-use crate::EngineError;
-use crate::batch::LoadedModel;
-use crate::handle::{Ended, Face, Published};
-use crate::inbox::lock;
-use crate::load::{EngineModel, Job};
-use crate::schedule::Admission;
-use crate::sequence::Arrival;
-use crate::spill::Spill;
-use crate::step::{Clock, Generation, Rules, Totals};
-use crate::vectors::{EmbedArrival, Embedding};
-
-/// A request on its way in.
-pub(crate) enum Task {
-    Generate(Arrival),
-    Embed(EmbedArrival),
+/// What the thread is told between steps.
+pub(crate) enum Message {
+    /// A model takes a seat.
+    Add(Box<dyn Work>, Arc<Face>, mpsc::Sender<()>),
+    /// A model leaves for good.
+    Remove(Arc<Face>, mpsc::Sender<Seat>),
+    /// A model's work is asked for, to come back.
+    Lend(Arc<Face>, mpsc::Sender<Box<dyn Work>>),
+    /// It comes back; `None` if it cannot be used any more.
+    Return(Arc<Face>, Option<Box<dyn Work>>),
 }
 
-/// What the model does with tasks; those for the other kind are refused before they get here, and
-/// would fail by being dropped.
-trait Work {
-    fn accept(&mut self, task: Task);
-    /// Frees what cancelled requests hold.
-    fn sweep(&mut self);
-    fn step(&mut self);
-    /// Puts memory in order between steps; whether there may be more to do.
-    fn tidy(&mut self) -> bool;
-    fn running(&self) -> usize;
-    fn waiting(&self) -> usize;
-    fn totals(&self) -> Totals;
-    fn kv(&self) -> Option<KvReport>;
-    /// Tokens whose keys and values sequences hold.
-    fn stored_tokens(&self) -> usize;
-    /// Notes how many bytes of the keys and values are really there.
-    fn measure(&self);
-    fn chunk_tokens(&self) -> usize;
+/// All models of an engine, on its thread.
+pub(crate) struct Host<'a> {
+    shared: &'a Shared,
+    seats: Vec<Seat>,
+    turns: Turns,
+    /// What waits for work that is lent.
+    deferred: VecDeque<Message>,
 }
 
-impl Work for Generation<LoadedModel> {
-    fn accept(&mut self, task: Task) {
-        if let Task::Generate(arrival) = task {
-            self.accept(arrival);
-        }
-    }
-
-    fn sweep(&mut self) {
-        self.sweep();
-    }
-
-    fn step(&mut self) {
-        self.step();
-    }
-
-    fn tidy(&mut self) -> bool {
-        self.tidy()
-    }
-
-    fn running(&self) -> usize {
-        self.running()
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting()
-    }
-
-    fn totals(&self) -> Totals {
-        self.totals()
-    }
-
-    fn kv(&self) -> Option<KvReport> {
-        Some(self.kv())
-    }
-
-    fn stored_tokens(&self) -> usize {
-        self.stored_tokens()
-    }
-
-    fn measure(&self) {
-        self.measure();
-    }
-
-    fn chunk_tokens(&self) -> usize {
-        self.chunk_tokens()
-    }
-}
-
-impl Work for Embedding {
-    fn accept(&mut self, task: Task) {
-        if let Task::Embed(arrival) = task {
-            self.accept(arrival);
-        }
-    }
-
-    fn sweep(&mut self) {
-        self.sweep();
-    }
-
-    fn step(&mut self) {
-        self.step();
-    }
-
-    fn tidy(&mut self) -> bool {
-        false
-    }
-
-    fn running(&self) -> usize {
-        self.running()
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting()
-    }
-
-    fn totals(&self) -> Totals {
-        self.totals()
-    }
-
-    fn kv(&self) -> Option<KvReport> {
-        None
-    }
-
-    fn stored_tokens(&self) -> usize {
-        0
-    }
-
-    fn measure(&self) {}
-
-    fn chunk_tokens(&self) -> usize {
-        self.chunk_tokens()
-    }
-}
-
-/// Closes the inbox however the thread ends, so that no client waits for nobody.
-struct Farewell<'a>(&'a Face);
+/// However the thread ends, nobody waits for it.
+struct Farewell<'a>(&'a Shared);
 
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
-        self.0.inbox.stop();
-        self.0.inbox.settle(0, 0);
-        let mut published = lock(&self.0.published);
-        published.alive = false;
-        published.running = 0;
-        published.waiting = 0;
+        self.0.close();
     }
 }
 
-/// Milliseconds of this clock are those since 1970, and never go back.
-fn clock() -> Clock {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let (since, start) = (since.unwrap_or_default(), Instant::now());
-    Box::new(move || since + start.elapsed())
+/// Runs models until it is told to stop; gives what each of those left behind that were still there.
+pub(crate) fn run(shared: &Shared, turns: Turns) -> Endings {
+    let _farewell = Farewell(shared);
+    let mut host = Host {
+        shared,
+        seats: Vec::new(),
+        turns,
+        deferred: VecDeque::new(),
+    };
+    while host.turn() {}
+    shared.close();
+    let ends = host.seats.into_iter().map(|seat| {
+        let name = seat.face().name().to_owned();
+        (name, seat.end())
+    });
+    ends.collect()
 }
 
-/// Runs a model until the inbox is stopped.
-pub(crate) fn run(
-    model: EngineModel,
-    spill: Option<Spill>,
-    face: &Face,
-) -> Result<Ended, EngineError> {
-    // Declared first, so that it speaks last, when all sequences have been dropped.
-    let _farewell = Farewell(face);
-    let EngineModel {
-        model,
-        arena,
-        workers,
-        vocabulary,
-        plan,
-        job,
-        ..
-    } = model;
-    match job {
-        Job::Generate {
-            kv,
-            sampler,
-            fingerprint,
-            _sampling,
-        } => {
-            let options = face.options();
-            let contiguous = options.contiguous;
-            let shares = options.prefix_cache && !contiguous;
-            let rules = Rules {
-                batch_tokens: plan.batch_tokens(),
-                parallel: plan.parallel(),
-                admission: match contiguous {
-                    true => Admission::Reserve,
-                    false => options.admission,
-                },
-                contiguous,
-                fingerprint: shares.then_some(fingerprint),
-                salt: options.salt,
-                compaction: options.compaction.filter(|_| !contiguous),
-            };
-            let spill = spill.filter(|_| !contiguous);
-            let decoder = LoadedModel {
-                model,
-                arena,
-                workers,
-            };
-            let mut generation =
-                Generation::new(decoder, kv, sampler, vocabulary, rules, spill, clock());
-            serve(&mut generation, face);
-            let kv = generation.finish();
-            let Some(path) = &options.keep else {
-                return Ok(Ended::default());
-            };
-            let kept = keep::save(path, &fingerprint, &kv)?;
-            Ok(Ended {
-                kept_blocks: Some(kept.blocks),
-            })
-        }
-        Job::Embed { encoder } => {
-            let mut embedding = Embedding::new(model, arena, workers, encoder.normalizes());
-            serve(&mut embedding, face);
-            Ok(Ended::default())
-        }
-    }
-}
-
-fn serve(work: &mut impl Work, face: &Face) {
-    let mut ends = Ends::default();
-    let mut measured = Measured::default();
-    let mut untidy = false;
-    loop {
-        let idle = work.running() + work.waiting() == 0 && !untidy;
-        let taken = face.inbox.take(idle);
-        if taken.stopping {
-            return;
-        }
-        if idle {
-            // Time spent asleep is not the length of a queue.
-            ends.at = None;
-        }
-        let start = Instant::now();
-        for task in taken.arrivals {
-            work.accept(task);
-        }
-        let before = work.running() + work.waiting();
-        work.sweep();
-        if work.running() + work.waiting() < before {
-            // Who waits for the memory of the cancelled need not wait for a step.
-            publish(work, face, &ends);
-        }
-        work.step();
-        untidy = work.tidy();
-        let (running, waiting) = (work.running(), work.waiting());
-        ends.observe(before - (running + waiting));
-        measured.refresh(running + waiting == 0, || work.measure());
-        lock(&face.published).step = start.elapsed();
-        publish(work, face, &ends);
-    }
-}
-
-/// Shows what there is now.
-fn publish(work: &impl Work, face: &Face, ends: &Ends) {
-    let (running, waiting) = (work.running(), work.waiting());
-    {
-        let mut published = lock(&face.published);
-        *published = Published {
-            running,
-            waiting,
-            kv: work.kv(),
-            stored_tokens: work.stored_tokens(),
-            totals: work.totals(),
-            chunk_tokens: work.chunk_tokens(),
-            step: published.step,
-            progress: Instant::now(),
-            alive: true,
-            between_ends: ends.mean,
+impl Host<'_> {
+    /// Does what has come up, then one step; false when it was told to stop.
+    fn turn(&mut self) -> bool {
+        let idle = !self.seats.iter().any(Seat::runnable);
+        self.shared.bell.answer(idle);
+        let Some(messages) = self.shared.take() else {
+            return false;
         };
-    }
-    // Last: who waits for nobody to be inside finds the end of all.
-    face.inbox.settle(waiting, running);
-}
-
-/// When the resident bytes were last counted, and how long that took.
-#[derive(Default)]
-struct Measured {
-    last: Option<(Instant, Duration)>,
-}
-
-/// While there is work, as often, and never more than a hundredth of the time.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
-const MEASURE_PART: u32 = 100;
-
-impl Measured {
-    /// Counts again if it is time; before a pause, at any time that is not dominated by it, because
-    /// what is told then is told for long.
-    fn refresh(&mut self, pause: bool, measure: impl FnOnce()) {
-        if let Some((at, took)) = self.last {
-            let wait = match pause {
-                true => took * (MEASURE_PART / 10),
-                false => (took * MEASURE_PART).max(MEASURE_INTERVAL),
-            };
-            if at.elapsed() < wait {
-                return;
+        for message in messages {
+            self.obey(message);
+        }
+        // From the back, so that places stay what they are when one fails.
+        for place in (0..self.seats.len()).rev() {
+            self.guarded(place, Seat::receive);
+        }
+        if let Some(place) = self.turns.next(|place| self.seats[place].runnable()) {
+            let start = Instant::now();
+            if self.guarded(place, Seat::step) {
+                self.turns.ran(place, start.elapsed());
             }
         }
-        let begun = Instant::now();
-        measure();
-        self.last = Some((Instant::now(), begun.elapsed()));
+        true
     }
-}
 
-/// How long it takes from the end of one request to that of the next.
-#[derive(Default)]
-struct Ends {
-    at: Option<Instant>,
-    mean: Duration,
-}
-
-impl Ends {
-    fn observe(&mut self, ended: usize) {
-        let Ok(ended @ 1..) = u32::try_from(ended) else {
-            self.at.get_or_insert_with(Instant::now);
-            return;
-        };
-        let now = Instant::now();
-        if let Some(at) = self.at {
-            let each = (now - at) / ended;
-            self.mean = match self.mean {
-                Duration::ZERO => each,
-                mean => (mean * 7 + each) / 8,
-            };
+    /// Lets a model do something. One that panics is dropped, which tells its clients; the others have
+    /// nothing to do with it. The panic has been reported where it happened.
+    fn guarded(&mut self, place: usize, act: impl FnOnce(&mut Seat)) -> bool {
+        let seat = &mut self.seats[place];
+        let alive = catch_unwind(AssertUnwindSafe(|| act(seat))).is_ok();
+        if !alive {
+            drop(self.leave(place));
         }
-        self.at = Some(now);
+        alive
+    }
+
+    fn leave(&mut self, place: usize) -> Seat {
+        self.turns.leave(place);
+        self.seats.remove(place)
+    }
+
+    fn place(&self, face: &Arc<Face>) -> Option<usize> {
+        self.seats
+            .iter()
+            .position(|seat| Arc::ptr_eq(seat.face(), face))
+    }
+
+    /// Who has asked and is not answered because the model is not there finds the reply dropped.
+    fn obey(&mut self, message: Message) {
+        match message {
+            Message::Add(work, face, reply) => {
+                self.turns.join(work.class());
+                self.seats.push(Seat::new(work, face));
+                let _ = reply.send(());
+            }
+            Message::Remove(face, reply) => {
+                let Some(place) = self.place(&face) else {
+                    return;
+                };
+                if self.seats[place].is_lent() {
+                    self.deferred.push_back(Message::Remove(face, reply));
+                    return;
+                }
+                let seat = self.leave(place);
+                // Whoever asked lets go of it: giving memory back takes long, and others want to run.
+                let _ = reply.send(seat);
+            }
+            Message::Lend(face, reply) => {
+                let Some(place) = self.place(&face) else {
+                    return;
+                };
+                match self.seats[place].lend() {
+                    Some(work) => {
+                        if let Err(mpsc::SendError(work)) = reply.send(work) {
+                            self.seats[place].give_back(work);
+                        }
+                    }
+                    None => self.deferred.push_back(Message::Lend(face, reply)),
+                }
+            }
+            Message::Return(face, work) => {
+                if let Some(place) = self.place(&face) {
+                    match work {
+                        Some(work) => self.seats[place].give_back(work),
+                        None => drop(self.leave(place)),
+                    }
+                }
+                for message in std::mem::take(&mut self.deferred) {
+                    self.obey(message);
+                }
+            }
+        }
     }
 }

@@ -11,9 +11,9 @@ use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::embed::finish;
-use crate::handle::EmbedRequest;
 use crate::pace::Pace;
 use crate::reply::{EmbedEvent, Sender, Usage};
+use crate::request::EmbedRequest;
 use crate::step::Totals;
 
 /// A request that has been checked, on its way to the engine's thread.

@@ -619,7 +619,7 @@ const FREED_WITHIN: Duration = Duration::from_millis(250);
 fn who_goes_away_leaves_nothing_behind() {
     let server = Setup::new().start();
     let address = server.address;
-    let snapshot = || server.engines[0].handle().snapshot();
+    let snapshot = || server.handles[0].snapshot();
     // Slabs of keys and values stay, for what is cached in them.
     let granted = || {
         let kv = snapshot().kv.unwrap().bytes_committed;

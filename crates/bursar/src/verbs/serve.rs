@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_engine::{
-    EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
+    Engine, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, TurnWeights,
+    Vocabulary,
 };
 use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, Lifetime, counting};
@@ -40,7 +41,7 @@ const PARALLEL: usize = 4;
 /// that reads prompts faster than 2,560 tokens/s could do with more, and twice as many would double the
 /// activations.
 const BATCH_TOKENS: usize = 256;
-/// Threads beside those that compute: the server's, the one that tokenizes long texts, and the one
+/// Threads beside those that compute, of which the engine's is one: the server's, the one that tokenizes long texts, and the one
 /// that loads.
 const THREADS_BESIDE: usize = 3;
 
@@ -122,11 +123,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let opened = open(arguments, &settings, shared)?;
     counting::purge();
     let threads = settings.threads();
-    // Every model's engine has a thread, which is one of those that compute.
-    let engines = opened.len();
     let base = ProcessBase::measure()?
         .beside(bundled::bytes())
-        .with_threads(threads - 1 + engines + THREADS_BESIDE);
+        .with_threads(threads + THREADS_BESIDE);
     let tokenizers = opened.iter().fold(Bytes(0), |sum, model| {
         sum.saturating_add(model.vocabulary.bytes())
     });
@@ -179,7 +178,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
         limits.body = body;
     }
-    let engine = EngineOptions {
+    let served = EngineOptions {
         salt: secret.salt(),
         ..settings.engine_options(budget.bytes)
     };
@@ -193,6 +192,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let slots = planned.iter().map(|model| model.slot.clone()).collect();
     let server = Server::bind(options, &ledger, account, slots).map_err(|e| failure(&e))?;
     eprintln!("listening on {}", server.address());
+    let engine = Engine::start(&ledger, TurnWeights::default())?;
     let loader = Loader {
         ledger,
         workers,
@@ -200,6 +200,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             isa: settings.isa(),
         },
         engine,
+        served,
         progress: shared.progress,
         begun,
         address: server.address(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bursar_engine::{
-    Engine, EngineModel, EngineOptions, Event, FinishReason, GenerateRequest, LoadOptions,
-    MemoryPlan, PlanRequest, ProcessBase, PromptLogprob, Purpose, StopRules, TokenStream, Usage,
+    EngineModel, EngineOptions, Event, FinishReason, GenerateRequest, LoadOptions, MemoryPlan,
+    PlanRequest, ProcessBase, PromptLogprob, Purpose, SoloEngine, StopRules, TokenStream, Usage,
     Vocabulary,
 };
 use bursar_files::ModelFile;
@@ -37,7 +37,7 @@ impl Default for Setup {
 }
 
 /// An engine over a file, with exact f32 keys and values.
-pub(crate) fn start(file: &ModelFile, setup: Setup) -> (Engine, Ledger) {
+pub(crate) fn start(file: &ModelFile, setup: Setup) -> (SoloEngine, Ledger) {
     let mut request = PlanRequest {
         purpose: setup.purpose,
         context: None,
@@ -85,7 +85,8 @@ pub(crate) fn start(file: &ModelFile, setup: Setup) -> (Engine, Ledger) {
         &mut |_| {},
     );
     let model = model.unwrap_or_else(|e| panic!("{e}"));
-    let engine = Engine::start(model, setup.options).unwrap_or_else(|e| panic!("{e}"));
+    let engine = SoloEngine::start(model, setup.options, &ledger);
+    let engine = engine.unwrap_or_else(|e| panic!("{e}"));
     (engine, ledger)
 }
 

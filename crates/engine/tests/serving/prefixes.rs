@@ -146,7 +146,7 @@ fn prefixes_are_kept_from_one_run_to_the_next() {
     };
     let run = |warned: bool, cached: usize| {
         let (engine, _ledger) = start(&synth.file, setup(options()));
-        assert_eq!(engine.warnings().len(), usize::from(warned));
+        assert_eq!(engine.handle().warnings().len(), usize::from(warned));
         let answer = read(
             engine
                 .handle()

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bursar_engine::{
-    Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose,
-    Vocabulary,
+    Engine, EngineHandle, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest,
+    ProcessBase, Purpose, TurnWeights, Vocabulary,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -61,8 +61,9 @@ impl Setup {
             ..Default::default()
         });
         let workers = Arc::new(workers.unwrap());
-        let mut engines = Vec::new();
-        let (mut slots, mut late) = (Vec::new(), Vec::new());
+        let engine = Engine::start(&ledger, TurnWeights::default()).unwrap();
+        let controller = engine.controller();
+        let (mut slots, mut late, mut handles) = (Vec::new(), Vec::new(), Vec::new());
         for (name, file, purpose) in self.models {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
             let file = ModelFile::open(&root.join(file)).unwrap();
@@ -100,15 +101,15 @@ impl Setup {
                 queue: self.queue,
                 ..EngineOptions::default()
             };
-            let engine = Engine::start(model.unwrap(), options).unwrap();
-            let model = Served::new(engine.handle(), file.generation().clone());
+            let handle = controller.add(model.unwrap(), options).unwrap();
+            handles.push(handle.clone());
+            let model = Served::new(handle, file.generation().clone());
             if self.late {
                 slots.push(Slot::loading(name, *purpose));
                 late.push(model);
             } else {
                 slots.push(Slot::loaded(model));
             }
-            engines.push(engine);
         }
         let options = ServerOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -123,7 +124,8 @@ impl Setup {
             stopper: server.stopper(),
             thread: std::thread::spawn(move || server.run().unwrap()),
             late: slots.into_iter().zip(late).collect(),
-            engines,
+            handles,
+            engine,
             ledger,
         }
     }
@@ -136,7 +138,9 @@ pub(crate) struct Running {
     pub(crate) thread: JoinHandle<()>,
     /// Models that are still to be filled in, with their places.
     pub(crate) late: Vec<(Slot, Served)>,
-    pub(crate) engines: Vec<Engine>,
+    /// All of them, in the order of the setup.
+    pub(crate) handles: Vec<EngineHandle>,
+    engine: Engine,
     pub(crate) ledger: Ledger,
 }
 
@@ -146,7 +150,8 @@ impl Running {
         self.stopper.stop();
         self.thread.join().unwrap();
         drop(self.late);
-        drop(self.engines);
+        drop(self.handles);
+        drop(self.engine);
         assert_eq!(
             self.ledger.granted(),
             Bytes(0),

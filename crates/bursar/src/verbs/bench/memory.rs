@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_engine::{
-    Engine, EngineModel, EngineOptions, EngineSnapshot, Event, GenerateRequest, LoadOptions,
-    MemoryPlan, PlanRequest, ProcessBase, Purpose, StopRules, Vocabulary,
+    EngineModel, EngineOptions, EngineSnapshot, Event, GenerateRequest, LoadOptions, MemoryPlan,
+    PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, Vocabulary,
 };
 use bursar_files::ModelFile;
 use bursar_files::synth::{self, Preset};
@@ -301,7 +301,7 @@ impl Held {
     }
 }
 
-fn start(file: &ModelFile, mode: Mode) -> Result<Engine, Failure> {
+fn start(file: &ModelFile, mode: Mode) -> Result<SoloEngine, Failure> {
     let vocabulary = Vocabulary::open(file)?;
     let request = PlanRequest {
         purpose: Purpose::Generate,
@@ -322,17 +322,18 @@ fn start(file: &ModelFile, mode: Mode) -> Result<Engine, Failure> {
         ..Default::default()
     });
     let workers = workers.map_err(|error| Failure::failed(error.to_string()))?;
+    let ledger = Ledger::new(BUDGET);
     let model = EngineModel::load(
         mode.name(),
         file,
         vocabulary,
         plan,
-        &Ledger::new(BUDGET),
+        &ledger,
         LoadOptions { isa: Isa::best() },
         Arc::new(workers),
         &mut |_| {},
     )?;
-    Ok(Engine::start(model, mode.options())?)
+    Ok(SoloEngine::start(model, mode.options(), &ledger)?)
 }
 
 #[cfg(test)]

@@ -30,8 +30,10 @@ pub(super) struct Planned {
 pub(super) struct Loader {
     pub(super) ledger: Ledger,
     pub(super) workers: Arc<Workers>,
+    /// Steps them all.
+    pub(super) engine: Engine,
     pub(super) options: LoadOptions,
-    pub(super) engine: EngineOptions,
+    pub(super) served: EngineOptions,
     pub(super) progress: Progress,
     pub(super) begun: Instant,
     /// Where the server listens, for the word that is said at the end.
@@ -40,15 +42,15 @@ pub(super) struct Loader {
     pub(super) stopper: Stopper,
 }
 
-/// Models that are being loaded, or have been; their engines live as long as this.
+/// Models that are being loaded, or have been; their engine lives as long as this.
 pub(super) struct Loading {
-    thread: JoinHandle<Result<Vec<Engine>, Failure>>,
+    thread: JoinHandle<Result<Engine, Failure>>,
     /// Set before the server can have been told of a failure.
     ended: Arc<AtomicBool>,
 }
 
 impl Loading {
-    /// Ends the engines, one after another. What is still being loaded is left to the end of the
+    /// Ends the engine. What is still being loaded is left to the end of the
     /// process: nobody waits for it.
     ///
     /// # Errors
@@ -62,15 +64,11 @@ impl Loading {
     }
 }
 
-/// Ends all of them, and tells the last thing that went wrong.
-fn end(engines: Vec<Engine>) -> Result<(), Failure> {
-    let mut outcome = Ok(());
-    for engine in engines {
-        if let Err(error) = engine.shut_down() {
-            outcome = Err(error.into());
-        }
-    }
-    outcome
+/// Ends all models, and tells the last thing that went wrong.
+fn end(engine: Engine) -> Result<(), Failure> {
+    let ends = engine.shut_down()?;
+    let failed = ends.into_iter().filter_map(|(_, ended)| ended.err());
+    failed.last().map_or(Ok(()), |error| Err(error.into()))
 }
 
 impl Loader {
@@ -88,16 +86,15 @@ impl Loader {
                     self.stopper.stop();
                     self.stopper.stop();
                 }
-                loaded
+                loaded.map(|()| self.engine)
             })?;
         Ok(Loading { thread, ended })
     }
 
-    fn load(&self, models: Vec<Planned>) -> Result<Vec<Engine>, Failure> {
+    fn load(&self, models: Vec<Planned>) -> Result<(), Failure> {
         let names: Vec<String> = models.iter().map(|m| m.opened.name.clone()).collect();
-        let mut engines = Vec::with_capacity(models.len());
         for model in models {
-            engines.push(self.load_one(model)?);
+            self.load_one(model)?;
             counting::purge();
         }
         eprintln!(
@@ -108,10 +105,10 @@ impl Loader {
             self.ledger.granted(),
             self.ledger.budget(),
         );
-        Ok(engines)
+        Ok(())
     }
 
-    fn load_one(&self, model: Planned) -> Result<Engine, Failure> {
+    fn load_one(&self, model: Planned) -> Result<(), Failure> {
         let Planned {
             opened,
             plan,
@@ -140,14 +137,14 @@ impl Loader {
         meter.finish();
         let options = EngineOptions {
             keep,
-            ..self.engine.clone()
+            ..self.served.clone()
         };
-        let engine = Engine::start(loaded, options)?;
-        for warning in engine.warnings() {
+        let handle = self.engine.controller().add(loaded, options)?;
+        for warning in handle.warnings() {
             eprintln!("warning: {warning}");
         }
         let defaults = opened.file.generation().clone();
-        slot.fill(Served::new(engine.handle(), defaults));
-        Ok(engine)
+        slot.fill(Served::new(handle, defaults));
+        Ok(())
     }
 }
