@@ -22,6 +22,8 @@
 //! - `inbox`, `bell`: the way in, and what wakes the thread.
 //! - `thread`, `seat`, `work`: the thread that owns everything, a model's place on it, and what it does.
 //! - `turns`: whose step is next, as a pure function.
+//!
+//! Several models: `models`: which are there, who uses them, who goes for whom.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +42,7 @@ mod inbox;
 mod load;
 #[cfg(test)]
 mod mixes;
+mod models;
 mod options;
 mod pace;
 mod params;
@@ -71,6 +74,10 @@ pub use generate::{FinishReason, Generated, Generator, LoadOptions};
 pub use handle::{EngineHandle, EngineSnapshot};
 pub use host::{Ended, Endings, Engine, EngineController};
 pub use load::EngineModel;
+pub use models::{
+    Acquire, CacheOptions, CacheTotals, Denied, Eviction, Footprint, Held, KeepAlive, Keeper,
+    Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,
+};
 pub use options::{CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
