@@ -449,7 +449,9 @@ fn no_more_wait_than_may_and_none_when_it_ends() {
     let full = place.cache.acquire("a", None).map(drop).unwrap_err();
     assert_eq!(full, Denied::QueueFull { waiting: 2 });
     place.until("a", ModelState::Loading);
-    assert_eq!(place.cache.status_of("a").unwrap().loaded_ratio, 0.5);
+    while place.cache.status_of("a").unwrap().loaded_ratio < 0.5 {
+        std::thread::yield_now();
+    }
     // It does not wait for what is being loaded.
     assert!(!place.keeper.end());
     assert_eq!(wait(first).unwrap_err(), Denied::Stopping);
