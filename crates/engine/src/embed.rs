@@ -1,18 +1,22 @@
-//! Texts to vectors: ragged batches without padding, packed by tokens.
+//! Texts to vectors: ragged batches without padding, as `pack` makes them up.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_files::ModelFile;
 use bursar_memory::{Ledger, Mapping, Reservation};
-use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
+use bursar_model::{Model, ModelError};
+use bursar_profile::span;
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::encoder::TextEncoder;
 use crate::generate::LoadOptions;
 use crate::load::{map_arena, open_account, start_workers};
+use crate::options::BatchOptions;
+use crate::pack::{PackLimits, Pending, Pick, pack};
 use crate::plan::MemoryPlan;
+use crate::text_batch::TextBatch;
 use crate::vocabulary::Vocabulary;
 
 /// How texts are embedded.
@@ -35,6 +39,8 @@ pub struct EmbedStats {
     pub texts: usize,
     /// Tokens of all texts, special ones included.
     pub tokens: usize,
+    /// Passes through the model.
+    pub batches: usize,
     /// Texts that were cut to the longest length.
     pub truncated: usize,
     /// Time taken.
@@ -47,6 +53,10 @@ pub struct Embedder {
     arena: Mapping,
     workers: Workers,
     encoder: TextEncoder,
+    batches: BatchOptions,
+    picks: Vec<Pick>,
+    batch: TextBatch,
+    vector: Vec<f32>,
     plan: MemoryPlan,
     _process: Reservation,
 }
@@ -84,6 +94,10 @@ impl Embedder {
             arena,
             workers,
             encoder,
+            batches: BatchOptions::default(),
+            picks: Vec::new(),
+            batch: TextBatch::default(),
+            vector: Vec::with_capacity(dim),
             plan,
             _process: process,
         })
@@ -109,6 +123,11 @@ impl Embedder {
         self.encoder.check(options)
     }
 
+    /// Gathers texts into batches by these options from now on.
+    pub fn set_batches(&mut self, options: BatchOptions) {
+        self.batches = options;
+    }
+
     /// Embeds texts, in batches of as many as fit; `emit` gets the index of each text and its
     /// vector, not in the order of the texts.
     pub fn embed<T: AsRef<str>>(
@@ -118,29 +137,46 @@ impl Embedder {
         emit: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<EmbedStats, EngineError> {
         let start = Instant::now();
-        let keep = options.dimensions.unwrap_or(self.dimensions());
+        let encoded = span!("embed.tokenize", texts.len());
         let (tokens, truncated) = self.encoder.encode(texts, options)?;
+        drop(encoded);
+        let mut stats = self.embed_tokens(&tokens, options, emit)?;
+        stats.truncated = truncated;
+        stats.seconds = start.elapsed().as_secs_f64();
+        Ok(stats)
+    }
+
+    /// The same for texts that are tokens already, as [`Embedder::tokenize`] makes them.
+    pub fn embed_tokens(
+        &mut self,
+        tokens: &[Vec<u32>],
+        options: &EmbedOptions,
+        emit: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<EmbedStats, EngineError> {
+        let start = Instant::now();
+        self.encoder.check_dimensions(options.dimensions)?;
         let mut stats = EmbedStats {
-            texts: texts.len(),
-            truncated,
-            ..Default::default()
+            texts: tokens.len(),
+            tokens: tokens.iter().map(Vec::len).sum(),
+            ..EmbedStats::default()
         };
-        stats.tokens = tokens.iter().map(Vec::len).sum();
-        // Texts of one length together: each batch then ends with little room left over.
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].len()));
-        let mut vector = vec![0.0f32; self.dimensions()];
-        let mut rest = order.as_slice();
-        while !rest.is_empty() {
-            let count = self.batch_len(rest, &tokens);
-            let (batch, others) = rest.split_at(count);
-            rest = others;
-            let normalize = self.encoder.normalizes() || options.normalize;
-            self.forward(batch, &tokens, &mut |index, row| {
-                vector.copy_from_slice(row);
-                finish(&mut vector[..keep], normalize);
-                emit(index, &vector[..keep]);
-            })?;
+        // Nobody waits: a batch may take as long as it takes.
+        let limits = PackLimits::new(self.model.plan(), &self.batches, usize::MAX);
+        let mut pending = [Pending::new(tokens.iter().map(Vec::len))];
+        let mut turn = 0;
+        loop {
+            let packing = span!("embed.pack", pending[0].len());
+            pack(&mut pending, &limits, &mut turn, &mut self.picks);
+            if self.picks.is_empty() {
+                break;
+            }
+            self.batch.clear();
+            for pick in &self.picks {
+                self.batch.push(&tokens[pick.text]);
+            }
+            drop(packing);
+            stats.batches += 1;
+            self.forward(options, emit)?;
         }
         stats.seconds = start.elapsed().as_secs_f64();
         Ok(stats)
@@ -156,52 +192,27 @@ impl Embedder {
         Ok(self.encoder.encode(texts, options)?.0)
     }
 
-    /// How many texts of `order` fill one batch; each takes whole KV blocks.
-    fn batch_len(&self, order: &[usize], tokens: &[Vec<u32>]) -> usize {
-        let block = self.model.plan().kv().block_tokens();
-        let room = self.plan.batch_tokens();
-        let mut used = 0;
-        order
-            .iter()
-            .take_while(|&&i| {
-                used += tokens[i].len().next_multiple_of(block);
-                used <= room
-            })
-            .count()
-            .max(1)
-    }
-
+    /// Runs the batch.
     fn forward(
         &mut self,
-        batch: &[usize],
-        tokens: &[Vec<u32>],
+        options: &EmbedOptions,
         emit: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
-        let mut ids = Vec::new();
-        let mut sequences = Vec::with_capacity(batch.len());
-        for &index in batch {
-            let first = ids.len();
-            ids.extend_from_slice(&tokens[index]);
-            sequences.push(SequenceRows {
-                rows: first..ids.len(),
-                position: 0,
-                blocks: &[],
-            });
-        }
-        let forward = ForwardBatch {
-            tokens: &ids,
-            sequences: &sequences,
-            outputs: &[],
-        };
-        let arena = self.arena.as_mut_slice();
+        let _span = span!("embed.forward", self.batch.tokens());
+        let keep = options.dimensions.unwrap_or(self.dimensions());
+        let normalize = self.encoder.normalizes() || options.normalize;
+        let (picks, vector) = (&self.picks, &mut self.vector);
         self.model.forward(
-            &forward,
-            arena,
+            &self.batch.forward(),
+            self.arena.as_mut_slice(),
             &mut [],
             &self.workers,
             &mut |first, rows| {
                 for row in 0..rows.rows() {
-                    emit(batch[first + row], rows.row(row));
+                    vector.clear();
+                    vector.extend_from_slice(&rows.row(row)[..keep]);
+                    finish(vector, normalize);
+                    emit(picks[first + row].text, vector);
                 }
             },
         )

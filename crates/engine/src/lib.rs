@@ -5,7 +5,8 @@
 //! - `vocabulary`: a model's tokenizer, chat template and end tokens.
 //! - `generate`: one sequence, from prompt to text.
 //! - `sample`, `stop`: which token comes next, and where the text ends.
-//! - `embed`, `encoder`: texts to vectors in ragged batches.
+//! - `embed`, `encoder`: texts to vectors in ragged batches. `pack`: which texts make up a batch.
+//! - `text_batch`: a batch of texts as a model takes it.
 //!
 //! Many requests at once:
 //!
@@ -45,6 +46,7 @@ mod mixes;
 mod models;
 mod options;
 mod pace;
+mod pack;
 mod params;
 mod plan;
 mod process;
@@ -60,6 +62,7 @@ mod solo;
 mod spill;
 mod step;
 mod stop;
+mod text_batch;
 mod thread;
 mod turns;
 mod vectors;
@@ -78,7 +81,7 @@ pub use models::{
     Acquire, CacheOptions, CacheTotals, Denied, Eviction, Footprint, Held, KeepAlive, Keeper,
     Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,
 };
-pub use options::{CompactionOptions, EngineOptions, SpillOptions};
+pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
 pub use process::ProcessBase;

@@ -28,6 +28,8 @@ pub struct EngineOptions {
     pub spill: Option<SpillOptions>,
     /// A file that keeps the cached keys and values from one run of the program to the next.
     pub keep: Option<PathBuf>,
+    /// How texts to embed are gathered into batches.
+    pub batches: BatchOptions,
     /// What the prefixes of requests without a salt of their own are found by: kept secret and the
     /// same from run to run where there is a `keep` file.
     pub salt: [u8; 32],
@@ -43,7 +45,30 @@ impl Default for EngineOptions {
             compaction: Some(CompactionOptions::default()),
             spill: None,
             keep: None,
+            batches: BatchOptions::default(),
             salt: [0; 32],
+        }
+    }
+}
+
+/// How texts to embed are gathered into batches, within what the plan gave memory for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// Texts that a batch takes even if it runs for longer than others should wait.
+    pub texts_min: usize,
+    /// Most texts of a batch; as many as fit if `None`.
+    pub texts_max: Option<usize>,
+    /// Hold batches to the time that others may wait, a tenth of a second, so that they run between
+    /// them; otherwise each is as large as memory allows.
+    pub yields: bool,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self {
+            texts_min: 1,
+            texts_max: None,
+            yields: true,
         }
     }
 }

@@ -1,20 +1,24 @@
-//! Embedding step by step: texts of all requests packed into batches without padding, in the order
-//! in which they came.
+//! Embedding step by step: texts of all requests packed into batches without padding (`pack`), one
+//! batch a step, so that whoever else computes gets a turn between them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_memory::Mapping;
-use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
+use bursar_model::{Model, ModelError};
+use bursar_profile::span;
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::embed::finish;
+use crate::options::BatchOptions;
 use crate::pace::Pace;
+use crate::pack::{PackLimits, Pending, Pick, pack};
 use crate::reply::{EmbedEvent, Sender, Usage};
 use crate::request::EmbedRequest;
 use crate::step::Totals;
+use crate::text_batch::TextBatch;
 
 /// A request that has been checked, on its way to the engine's thread.
 #[derive(Debug)]
@@ -26,8 +30,19 @@ pub(crate) struct EmbedArrival {
 /// A request with the texts that are still to be embedded.
 struct Texts {
     arrival: EmbedArrival,
-    /// Texts before this one are done.
-    next: usize,
+    pending: Pending,
+}
+
+impl Texts {
+    fn begun(&self) -> bool {
+        self.pending.len() < self.arrival.request.tokens.len()
+    }
+}
+
+impl AsMut<Pending> for Texts {
+    fn as_mut(&mut self) -> &mut Pending {
+        &mut self.pending
+    }
 }
 
 /// All embedding requests of a model, and what runs them.
@@ -37,7 +52,12 @@ pub(crate) struct Embedding {
     workers: Arc<Workers>,
     normalizes: bool,
     requests: VecDeque<Texts>,
+    options: BatchOptions,
     pace: Pace,
+    /// Who comes after the oldest in the next batch.
+    turn: usize,
+    picks: Vec<Pick>,
+    batch: TextBatch,
     totals: Totals,
 }
 
@@ -47,6 +67,7 @@ impl Embedding {
         arena: Mapping,
         workers: Arc<Workers>,
         normalizes: bool,
+        options: BatchOptions,
     ) -> Self {
         Self {
             pace: Pace::new(model.plan().options().batch_tokens),
@@ -55,18 +76,23 @@ impl Embedding {
             workers,
             normalizes,
             requests: VecDeque::new(),
+            options,
+            turn: 0,
+            picks: Vec::new(),
+            batch: TextBatch::default(),
             totals: Totals::default(),
         }
     }
 
     pub(crate) fn accept(&mut self, arrival: EmbedArrival) {
         self.totals.requests += 1;
-        self.requests.push_back(Texts { arrival, next: 0 });
+        let pending = Pending::new(arrival.request.tokens.iter().map(Vec::len));
+        self.requests.push_back(Texts { arrival, pending });
     }
 
     /// Requests that have begun.
     pub(crate) fn running(&self) -> usize {
-        self.requests.iter().filter(|texts| texts.next > 0).count()
+        self.requests.iter().filter(|texts| texts.begun()).count()
     }
 
     /// Requests that have not.
@@ -78,8 +104,12 @@ impl Embedding {
         self.totals
     }
 
+    /// Tokens that the next batch takes at most.
     pub(crate) fn chunk_tokens(&self) -> usize {
-        self.pace.tokens()
+        match self.options.yields {
+            true => self.pace.tokens(),
+            false => self.model.plan().options().batch_tokens,
+        }
     }
 
     /// Lets go of what cancelled requests hold.
@@ -97,19 +127,15 @@ impl Embedding {
         if self.requests.is_empty() {
             return;
         }
-        let batch = self.pack();
-        let tokens = match self.forward(&batch) {
-            Ok(tokens) => tokens,
-            Err(error) => return self.fail(&batch, error),
-        };
-        for &(request, _) in &batch {
-            self.requests[request].next += 1;
+        self.pack();
+        if let Err(error) = self.forward() {
+            return self.fail(error);
         }
         self.requests.retain(|texts| {
-            let EmbedRequest { tokens, .. } = &texts.arrival.request;
-            if texts.next < tokens.len() {
+            if !texts.pending.is_empty() {
                 return true;
             }
+            let tokens = &texts.arrival.request.tokens;
             let usage = Usage {
                 prompt_tokens: tokens.iter().map(Vec::len).sum(),
                 ..Usage::default()
@@ -117,17 +143,18 @@ impl Embedding {
             texts.arrival.reply.send(EmbedEvent::Done { usage });
             false
         });
+        let tokens = self.batch.tokens();
         self.totals.steps += 1;
         self.totals.prefill_tokens += tokens as u64;
-        self.totals.outputs += batch.len() as u64;
+        self.totals.outputs += self.picks.len() as u64;
         self.pace.observe(tokens, start.elapsed());
     }
 
     /// Ends the requests whose texts were in a batch that could not be finished.
-    fn fail(&mut self, batch: &[(usize, usize)], error: ModelError) {
+    fn fail(&mut self, error: ModelError) {
         let error = Arc::new(error);
-        // In the order of the requests, each once or more.
-        let mut failed: Vec<usize> = batch.iter().map(|&(request, _)| request).collect();
+        let mut failed: Vec<usize> = self.picks.iter().map(|pick| pick.request).collect();
+        failed.sort_unstable();
         failed.dedup();
         for &request in failed.iter().rev() {
             if let Some(texts) = self.requests.remove(request) {
@@ -137,65 +164,40 @@ impl Embedding {
         }
     }
 
-    /// The next texts, as (request, text): at least one, then as many as can be computed in the time
-    /// that others may wait. Each takes whole blocks of the batch's own keys and values.
-    fn pack(&self) -> Vec<(usize, usize)> {
-        let block = self.model.plan().kv().block_tokens();
-        let most = self.model.plan().options().batch_tokens;
-        let (mut room, mut time) = (most, self.pace.tokens());
-        let mut batch = Vec::new();
-        for (request, texts) in self.requests.iter().enumerate() {
-            let tokens = &texts.arrival.request.tokens;
-            for (index, text) in tokens.iter().enumerate().skip(texts.next) {
-                let takes = text.len().next_multiple_of(block);
-                if !batch.is_empty() && (takes > room || text.len() > time) {
-                    return batch;
-                }
-                room = room.saturating_sub(takes);
-                time = time.saturating_sub(text.len());
-                batch.push((request, index));
-            }
+    /// Takes the texts of the next batch out of what is pending.
+    fn pack(&mut self) {
+        let _span = span!("embed.pack", self.requests.len());
+        let limits = PackLimits::new(self.model.plan(), &self.options, self.chunk_tokens());
+        let requests = self.requests.make_contiguous();
+        pack(requests, &limits, &mut self.turn, &mut self.picks);
+        self.batch.clear();
+        for pick in &self.picks {
+            let request = &self.requests[pick.request].arrival.request;
+            self.batch.push(&request.tokens[pick.text]);
         }
-        batch
     }
 
-    /// Runs a batch and sends its vectors; gives its tokens.
-    fn forward(&mut self, batch: &[(usize, usize)]) -> Result<usize, ModelError> {
-        let mut ids = Vec::new();
-        let mut sequences = Vec::with_capacity(batch.len());
-        for &(request, index) in batch {
-            let first = ids.len();
-            ids.extend_from_slice(&self.requests[request].arrival.request.tokens[index]);
-            sequences.push(SequenceRows {
-                rows: first..ids.len(),
-                position: 0,
-                blocks: &[],
-            });
-        }
-        let forward = ForwardBatch {
-            tokens: &ids,
-            sequences: &sequences,
-            outputs: &[],
-        };
-        let (requests, normalizes) = (&self.requests, self.normalizes);
-        let arena = self.arena.as_mut_slice();
+    /// Runs the batch and sends its vectors.
+    fn forward(&mut self) -> Result<(), ModelError> {
+        let _span = span!("embed.forward", self.batch.tokens());
+        let (requests, picks, normalizes) = (&self.requests, &self.picks, self.normalizes);
         self.model.forward(
-            &forward,
-            arena,
+            &self.batch.forward(),
+            self.arena.as_mut_slice(),
             &mut [],
             &self.workers,
             &mut |first, rows| {
                 for row in 0..rows.rows() {
-                    let (request, index) = batch[first + row];
-                    let EmbedArrival { request, reply } = &requests[request].arrival;
+                    let pick = picks[first + row];
+                    let EmbedArrival { request, reply } = &requests[pick.request].arrival;
                     let row = rows.row(row);
                     let keep = request.dimensions.unwrap_or(row.len()).min(row.len());
                     let mut values = row[..keep].to_vec();
                     finish(&mut values, normalizes || request.normalize);
+                    let index = pick.text;
                     reply.send(EmbedEvent::Vector { index, values });
                 }
             },
-        )?;
-        Ok(ids.len())
+        )
     }
 }

@@ -99,7 +99,14 @@ pub(crate) fn begin(
             })
         }
         Job::Embed { encoder } => {
-            Box::new(Embedding::new(model, arena, workers, encoder.normalizes()))
+            let normalizes = encoder.normalizes();
+            Box::new(Embedding::new(
+                model,
+                arena,
+                workers,
+                normalizes,
+                options.batches,
+            ))
         }
     }
 }

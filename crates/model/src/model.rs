@@ -101,6 +101,11 @@ impl ModelPlan {
         Bytes(self.weights.staging_bytes() as u64)
     }
 
+    /// Blocks of a pass's own keys and values (embedding); each sequence takes whole ones.
+    pub fn scratch_blocks(&self) -> usize {
+        self.arena.limits.scratch_blocks
+    }
+
     /// Layout of the keys and values.
     pub fn kv(&self) -> &KvLayout {
         &self.architecture.kv
