@@ -6,9 +6,10 @@
 //! - `flags`: the settings that a verb takes as flags.
 //! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
 //! - `resolve`: flag over environment over file over default.
-//! - `kv`: what the settings of the cache come to.
+//! - `kv`, `embed`: what the settings of the cache and of batches of texts come to.
 //! - `suggest`: what a mistyped name may have meant.
 
+mod embed;
 mod file;
 pub(crate) mod flags;
 mod kv;

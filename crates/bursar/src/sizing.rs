@@ -18,6 +18,7 @@ pub(crate) fn request(
         context: settings.context(),
         parallel,
         batch_tokens: settings.batch_tokens(),
+        batch_memory: settings.batch_memory(budget),
         kv_dtype_k: settings.kv_dtype_k(),
         kv_dtype_v: settings.kv_dtype_v(),
         kv_block_tokens: settings.kv_block_tokens(),

@@ -109,6 +109,7 @@ impl Run {
             context: Some(window),
             parallel: 1,
             batch_tokens: Some(128),
+            batch_memory: None,
             kv_dtype_k,
             kv_dtype_v,
             kv_block_tokens: 16,

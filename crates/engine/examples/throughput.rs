@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         context: Some(prefill + decode + 1),
         parallel: 1,
         batch_tokens: None,
+        batch_memory: None,
         kv_dtype_k: KvDtype::F16,
         kv_dtype_v: KvDtype::F16,
         kv_block_tokens: 16,

@@ -174,6 +174,7 @@ fn request(stored: [KvDtype; 2], block_tokens: usize, rules: &Rules) -> PlanRequ
         context: None,
         parallel: rules.parallel,
         batch_tokens: Some(rules.batch_tokens),
+        batch_memory: None,
         kv_dtype_k: stored[0],
         kv_dtype_v: stored[1],
         kv_block_tokens: block_tokens,

@@ -1,6 +1,8 @@
 //! The memory plan of a whole process: what one model will take, part by part, before any weight
 //! is read, and what would make it fit if it does not.
 
+mod texts;
+
 use bursar_files::{ModelConfig, ModelFile};
 use bursar_kernels::kv_view::{KvDtype, KvShape};
 use bursar_kv::KvPlan;
@@ -35,6 +37,9 @@ pub struct PlanRequest {
     pub parallel: usize,
     /// Most tokens in one batch; 512 by default, or the longest text to embed.
     pub batch_tokens: Option<usize>,
+    /// Bytes for the activations of one batch of texts to embed: as many tokens as they hold, if
+    /// `batch_tokens` does not say.
+    pub batch_memory: Option<Bytes>,
     /// How keys are stored.
     pub kv_dtype_k: KvDtype,
     /// How values are stored.
@@ -112,12 +117,6 @@ impl MemoryPlan {
         let context = context
             .unwrap_or(if embed { CONTEXT / 2 } else { CONTEXT })
             .min(longest);
-        let batch_tokens = match request.batch_tokens {
-            // A text is never split: a batch holds at least the longest one, in whole blocks.
-            tokens if embed => tokens.unwrap_or(BATCH_TOKENS).max(context),
-            tokens => tokens.unwrap_or(BATCH_TOKENS).min(context),
-        }
-        .next_multiple_of(16);
         let shape = KvShape {
             layers: config.layers,
             kv_heads: config.kv_heads,
@@ -126,7 +125,7 @@ impl MemoryPlan {
             dtype_k: request.kv_dtype_k,
             dtype_v: request.kv_dtype_v,
         };
-        let options = PlanOptions {
+        let options = |batch_tokens| PlanOptions {
             purpose: request.purpose,
             kv: shape,
             batch_tokens,
@@ -134,7 +133,24 @@ impl MemoryPlan {
             workers: request.threads,
             dequantize: request.dequantize,
         };
-        let model = ModelPlan::new(file, options)?;
+        let batch_tokens = match (request.batch_tokens, request.batch_memory) {
+            (None, Some(bytes)) if embed => {
+                let planned = |tokens| Ok(ModelPlan::new(file, options(tokens))?.activation_bytes());
+                let found = texts::tokens_within(bytes, context, planned)?;
+                found.map_err(|needed| EngineError::Setting {
+                    name: "batch-memory",
+                    got: bytes.to_string(),
+                    want: format!(
+                        "at least {needed}, which one text of {context} tokens takes; or a shorter --context"
+                    ),
+                })?
+            }
+            // A text is never split: a batch holds at least the longest one, in whole blocks.
+            (tokens, _) if embed => tokens.unwrap_or(BATCH_TOKENS).max(context),
+            (tokens, _) => tokens.unwrap_or(BATCH_TOKENS).min(context),
+        }
+        .next_multiple_of(16);
+        let model = ModelPlan::new(file, options(batch_tokens))?;
         let kv = if embed {
             None
         } else {

@@ -41,7 +41,7 @@ impl Settings {
         self.dtype(&table::KV_DTYPE_V)
     }
 
-    fn switch(&self, setting: &'static Setting) -> bool {
+    pub(super) fn switch(&self, setting: &'static Setting) -> bool {
         matches!(self.value(setting), Some(Value::Switch(true)))
     }
 
@@ -83,6 +83,7 @@ impl Settings {
                 .switch(&table::KV_COMPACTION_ENABLED)
                 .then_some(compaction),
             spill,
+            batches: self.batches(),
             ..EngineOptions::default()
         }
     }

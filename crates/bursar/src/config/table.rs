@@ -372,8 +372,52 @@ pub(crate) static LIMITS_JSON_DEPTH: Setting = Setting {
     help: "How deep the JSON of a request may be nested",
 };
 
+/// Texts that a batch takes however long it runs.
+pub(crate) static MIN_BATCH: Setting = Setting {
+    key: "embed.min_batch",
+    flag: "min-batch",
+    env: "BURSAR_MIN_BATCH",
+    placeholder: "TEXTS",
+    default: Fallback::Value("1"),
+    read: value::texts,
+    help: "Texts to embed that a batch takes even if it then runs for longer than others should wait",
+};
+
+/// Most texts of a batch.
+pub(crate) static MAX_BATCH: Setting = Setting {
+    key: "embed.max_batch",
+    flag: "max-batch",
+    env: "BURSAR_MAX_BATCH",
+    placeholder: "TEXTS",
+    default: Fallback::Derived("as many as fit the tokens"),
+    read: value::texts,
+    help: "Most texts to embed in one batch",
+};
+
+/// Bytes for the activations of a batch of texts.
+pub(crate) static BATCH_MEMORY: Setting = Setting {
+    key: "embed.batch_memory",
+    flag: "batch-memory",
+    env: "BURSAR_BATCH_MEMORY",
+    placeholder: "SIZE",
+    default: Fallback::Derived("what batch_tokens take"),
+    read: value::memory,
+    help: "Memory for the activations of a batch of texts to embed, which decides its tokens if --batch-tokens does not; a share is of the whole budget",
+};
+
+/// Whether batches of texts are kept short.
+pub(crate) static YIELD_BETWEEN_BATCHES: Setting = Setting {
+    key: "embed.yield_between_batches",
+    flag: "yield-between-batches",
+    env: "BURSAR_YIELD_BETWEEN_BATCHES",
+    placeholder: "BOOL",
+    default: Fallback::Value("true"),
+    read: value::switch,
+    help: "Hold each batch of texts to a tenth of a second, so that other requests run in between; if off, each is as large as its memory allows",
+};
+
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 31] = [
+pub(crate) static TABLE: [&Setting; 35] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -393,6 +437,10 @@ pub(crate) static TABLE: [&Setting; 31] = [
     &KV_COMPACTION_FRAGMENTATION,
     &KV_COMPACTION_EFFICIENCY,
     &KV_COMPACTION_BYTES_PER_STEP,
+    &MIN_BATCH,
+    &MAX_BATCH,
+    &BATCH_MEMORY,
+    &YIELD_BETWEEN_BATCHES,
     &THREADS,
     &ISA,
     &MODELS_DIR,
@@ -409,10 +457,11 @@ pub(crate) static TABLE: [&Setting; 31] = [
 
 /// Settings that are on or off: their flags need no value, and some have another that turns them
 /// off.
-pub(crate) static SWITCHES: [(&Setting, Option<&str>); 3] = [
+pub(crate) static SWITCHES: [(&Setting, Option<&str>); 4] = [
     (&KV_PREFIX_CACHE, Some("no-prefix-cache")),
     (&KV_CONTIGUOUS, None),
     (&KV_COMPACTION_ENABLED, None),
+    (&YIELD_BETWEEN_BATCHES, None),
 ];
 
 /// The setting of a file key.
@@ -427,9 +476,14 @@ mod tests {
     #[test]
     fn flag_and_variable_follow_from_the_key() {
         for setting in TABLE {
+            // A flag may leave out the group where its own words say enough.
             let flag = setting.key.replace(['.', '_'], "-");
-            assert_eq!(setting.flag, flag);
-            let env = format!("BURSAR_{}", flag.to_uppercase().replace('-', "_"));
+            let short = setting
+                .key
+                .split_once('.')
+                .map(|(_, name)| name.replace('_', "-"));
+            assert!(setting.flag == flag || Some(setting.flag) == short.as_deref());
+            let env = format!("BURSAR_{}", setting.flag.to_uppercase().replace('-', "_"));
             assert_eq!(setting.env, env);
         }
     }

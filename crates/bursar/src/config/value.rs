@@ -115,6 +115,11 @@ pub(crate) fn sequences(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 4096, 1)
 }
 
+/// Reads a count of texts: 1 to 2^20.
+pub(crate) fn texts(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 1 << 20, 1)
+}
+
 /// Reads a count of threads: 1 to 1,024.
 pub(crate) fn threads(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 1024, 1)

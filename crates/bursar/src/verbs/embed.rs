@@ -100,6 +100,8 @@ impl TakesSettings for Takes {
         &table::MEMORY,
         &table::CONTEXT,
         &table::BATCH_TOKENS,
+        &table::BATCH_MEMORY,
+        &table::MAX_BATCH,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,
@@ -125,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let mut meter = shared
         .progress
         .meter("loading", Unit::Bytes, file.used_bytes());
-    let embedder = Embedder::load(
+    let mut embedder = Embedder::load(
         &file,
         prepared.vocabulary,
         prepared.plan,
@@ -136,6 +138,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         &mut |done| meter.set(done, String::new),
     )?;
     meter.finish();
+    embedder.set_batches(settings.batches());
     counting::purge();
 
     let options = EmbedOptions {
@@ -339,6 +342,7 @@ impl Work<'_> {
         })?;
         stats.texts += chunk.texts;
         stats.tokens += chunk.tokens;
+        stats.batches += chunk.batches;
         stats.truncated += chunk.truncated;
         stats.seconds += chunk.seconds;
         Ok(())
@@ -422,6 +426,7 @@ impl Figures {
             "texts_truncated": stats.truncated,
             "dimensions": self.dimensions,
             "tokens": stats.tokens,
+            "batches": stats.batches,
             "seconds": self.seconds,
             "texts_per_second": per_second(stats.texts, self.seconds),
             "tokens_per_second": per_second(stats.tokens, self.seconds),

@@ -54,6 +54,7 @@ impl TakesSettings for Takes {
         &table::CONTEXT,
         &table::PARALLEL,
         &table::BATCH_TOKENS,
+        &table::BATCH_MEMORY,
         &table::KV_PRESET,
         &table::KV_DTYPE,
         &table::KV_DTYPE_K,

@@ -155,6 +155,77 @@ fn an_interrupted_run_is_continued_by_the_same_command() {
     }
 }
 
+/// T3: killed three times at any place, then run to its end: the same bytes as in one go.
+#[test]
+fn a_killed_run_loses_nothing_and_repeats_nothing() {
+    const LINES: usize = 6000;
+    let place = Place::new();
+    let texts: String = (0..LINES)
+        .map(|n| format!("letter {n} of {}\n", n % 97))
+        .collect();
+    place.write("texts.txt", &texts);
+    let model = model("bert-mean");
+    let arguments = |output| ["embed", &model, "texts.txt", "--json", "-o", output];
+    let whole = place.bursar_with(&[], &arguments("whole.npy")).ok().json();
+    assert_eq!(whole["texts_resumed"], 0);
+
+    let partial = place.path("killed.npy.partial");
+    let mut rows = 0;
+    for part in 1..=3_u64 {
+        let enough = place.read("whole.npy").len() as u64 * part / 5;
+        let mut command = place.command(PROGRAM);
+        command.args(arguments("killed.npy"));
+        command.stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        while std::fs::metadata(&partial).map_or(0, |file| file.len()) < enough {
+            let ended = child.try_wait().expect("a child of ours");
+            assert_eq!(ended, None, "it ended before it could be killed");
+            std::thread::yield_now();
+        }
+        // SIGKILL.
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+        let found = std::fs::metadata(&partial).expect("rows").len() / (64 * 4);
+        assert!(found > rows, "{found} rows after {rows}");
+        rows = found;
+    }
+    let ran = place.bursar_with(&[], &arguments("killed.npy")).ok();
+    let resumed = ran.json()["texts_resumed"].as_u64().expect("a count");
+    // The header takes half a row.
+    assert!(resumed >= rows - 1, "{resumed} of {rows} rows were kept");
+    assert_eq!(ran.json()["texts"], LINES);
+    assert!(place.read("whole.npy") == place.read("killed.npy"));
+}
+
+#[test]
+fn the_size_of_batches_changes_no_vector() {
+    let place = Place::new();
+    place.write("texts.txt", &texts());
+    let model = model("bert-mean");
+    let embed = |output: &str, more: &[&str]| {
+        let arguments = ["embed", &model, "texts.txt", "--json", "-o", output];
+        let arguments: Vec<&str> = arguments.iter().chain(more).copied().collect();
+        place.bursar_with(&[], &arguments)
+    };
+    let usual = embed("usual.npy", &[]).ok().json();
+    for (name, more) in [
+        ("few.npy", ["--max-batch", "3"]),
+        ("large.npy", ["--batch-memory", "16MiB"]),
+        ("long.npy", ["--batch-tokens", "4096"]),
+    ] {
+        let figures = embed(name, &more).ok().json();
+        assert!(place.read(name) == place.read("usual.npy"), "{name}");
+        let passes = |figures: &Value| figures["batches"].as_u64().expect("a count");
+        match name {
+            "few.npy" => assert_eq!(passes(&figures), TEXTS as u64 / 3),
+            _ => assert!(passes(&figures) < passes(&usual), "{figures}"),
+        }
+    }
+    embed("small.npy", &["--batch-memory", "8KiB"])
+        .refused(2, &["batch-memory is 8.0 KiB", "one text of", "--context"]);
+}
+
 #[test]
 fn arrays_are_as_numpy_reads_them() {
     let place = Place::new();

@@ -82,6 +82,7 @@ fn request(purpose: Purpose, dequantize: bool) -> PlanRequest {
         context: None,
         parallel: 1,
         batch_tokens: Some(128),
+        batch_memory: None,
         kv_dtype_k: KvDtype::F32,
         kv_dtype_v: KvDtype::F32,
         kv_block_tokens: 16,

@@ -43,6 +43,7 @@ pub(crate) fn start(file: &ModelFile, setup: Setup) -> (SoloEngine, Ledger) {
         context: None,
         parallel: setup.parallel,
         batch_tokens: Some(setup.batch_tokens),
+        batch_memory: None,
         kv_dtype_k: KvDtype::F32,
         kv_dtype_v: KvDtype::F32,
         kv_block_tokens: 16,

@@ -79,6 +79,7 @@ impl Setup {
                 context: Some(512.min(longest)),
                 parallel: self.parallel,
                 batch_tokens: Some(64),
+                batch_memory: None,
                 kv_dtype_k: KvDtype::F32,
                 kv_dtype_v: KvDtype::F32,
                 kv_block_tokens: 16,

@@ -308,6 +308,7 @@ fn start(file: &ModelFile, mode: Mode) -> Result<SoloEngine, Failure> {
         context: Some(LENGTHS.end().next_multiple_of(BLOCK_TOKENS)),
         parallel: REQUESTS,
         batch_tokens: None,
+        batch_memory: None,
         kv_dtype_k: KvDtype::F16,
         kv_dtype_v: KvDtype::F16,
         kv_block_tokens: BLOCK_TOKENS,
