@@ -22,7 +22,7 @@ use crate::plan::MemoryPlan;
 use crate::reply::{self, TokenStream, VectorStream};
 use crate::request::{EmbedRequest, GenerateRequest, Rejected};
 use crate::sequence::Arrival;
-use crate::step::Totals;
+use crate::step::{Totals, WaitsFor};
 use crate::vectors::EmbedArrival;
 use crate::vocabulary::Vocabulary;
 use crate::work::Task;
@@ -48,6 +48,8 @@ pub struct EngineSnapshot {
     pub totals: Totals,
     /// Tokens of prompts that a step takes at most, for now.
     pub chunk_tokens: usize,
+    /// What the first of those who wait needs; `None` where nobody does.
+    pub waits_for: Option<WaitsFor>,
     /// How long the last step took.
     pub step_ms: u64,
     /// Time since the last step ended, or the first request came after a pause; 0 while there is
@@ -66,6 +68,7 @@ pub(crate) struct Published {
     pub(crate) stored_tokens: usize,
     pub(crate) totals: Totals,
     pub(crate) chunk_tokens: usize,
+    pub(crate) waits_for: Option<WaitsFor>,
     pub(crate) step: Duration,
     pub(crate) progress: Instant,
     pub(crate) alive: bool,
@@ -119,6 +122,7 @@ impl Face {
                 stored_tokens: 0,
                 totals: Totals::default(),
                 chunk_tokens: 0,
+                waits_for: None,
                 step: Duration::ZERO,
                 progress: Instant::now(),
                 alive: true,
@@ -219,7 +223,11 @@ impl EngineHandle {
         let (asked, free) = published.kv.map_or((Bytes(0), Bytes(0)), |kv| {
             let blocks = tokens.div_ceil(kv.block_tokens) * kv.block_tokens;
             let asked = Bytes(kv.bytes_per_token.0.saturating_mul(blocks as u64));
-            (asked, kv.bytes_total.saturating_sub(kv.bytes_used))
+            let free = kv.blocks_available() * kv.block_tokens;
+            (
+                asked,
+                Bytes(kv.bytes_per_token.0.saturating_mul(free as u64)),
+            )
         });
         let wait = published.between_ends.as_millis() as u64;
         Err(Rejected::QueueFull {
@@ -315,6 +323,22 @@ impl EngineHandle {
         &self.face.warnings
     }
 
+    /// Bytes promised to its keys and values that it could do without for now: what
+    /// [`Rung::ShrinkKv`](bursar_memory::Rung::ShrinkKv) makes free at most.
+    pub fn spare(&self) -> Bytes {
+        let published = *lock(&self.face.published);
+        let Some(kv) = published.kv else {
+            return Bytes::ZERO;
+        };
+        let busy = kv.blocks_used + published.running;
+        let least = busy.max(self.face.longest.div_ceil(kv.block_tokens));
+        // In whole slabs, all but the last of which have as many blocks.
+        let per_slab = kv.blocks_total.div_ceil(kv.slabs_total.max(1)).max(1);
+        let slabs = kv.blocks_capacity.saturating_sub(least) / per_slab;
+        let slab = kv.bytes_total.get() / (kv.slabs_total as u64).max(1);
+        Bytes(slab.saturating_mul(slabs as u64)).min(kv.bytes_promised)
+    }
+
     /// What it is doing.
     pub fn snapshot(&self) -> EngineSnapshot {
         let face = &*self.face;
@@ -334,6 +358,7 @@ impl EngineHandle {
             stored_tokens: published.stored_tokens,
             totals: published.totals,
             chunk_tokens: published.chunk_tokens,
+            waits_for: published.waits_for,
             step_ms: published.step.as_millis() as u64,
             last_progress_ms: since.as_millis() as u64,
             alive: published.alive,

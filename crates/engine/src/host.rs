@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use bursar_kv::keep;
-use bursar_memory::Ledger;
+use bursar_memory::{Bytes, Freed, Ledger, Rung};
 
 use crate::EngineError;
 use crate::bell::Bell;
@@ -179,12 +179,29 @@ impl EngineController {
         seat.end()
     }
 
+    /// Takes a rung of the ladder for a model's `bytes`, as far as it goes, between two of its steps.
+    ///
+    /// # Errors
+    /// When the model is not there any more.
+    pub fn reclaim(
+        &self,
+        handle: &EngineHandle,
+        rung: Rung,
+        bytes: Bytes,
+    ) -> Result<Freed, EngineError> {
+        self.lend(handle, |work| {
+            let freed = work.reclaim(rung, bytes);
+            // What is shown is what is there.
+            work.measure();
+            freed
+        })
+    }
+
     /// Lets the calling thread have a model's work between two of its steps. Meanwhile the other models
     /// go on, and requests for this one wait.
     ///
     /// # Errors
     /// When the model is not there any more.
-    #[allow(dead_code, reason = "what is done with work comes next")]
     pub(crate) fn lend<R>(
         &self,
         handle: &EngineHandle,

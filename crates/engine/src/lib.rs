@@ -24,7 +24,8 @@
 //! - `thread`, `seat`, `work`: the thread that owns everything, a model's place on it, and what it does.
 //! - `turns`: whose step is next, as a pure function.
 //!
-//! Several models: `models`: which are there, who uses them, who goes for whom.
+//! Several models: `models`: which are there, who uses them, who goes for whom. `ladder`: what is done
+//! when memory is short, cheapest first. `monitor`: looks whether it is.
 
 #![forbid(unsafe_code)]
 
@@ -40,10 +41,12 @@ mod handle;
 mod holdings;
 mod host;
 mod inbox;
+mod ladder;
 mod load;
 #[cfg(test)]
 mod mixes;
 mod models;
+mod monitor;
 mod options;
 mod pace;
 mod pack;
@@ -76,11 +79,13 @@ pub use error::EngineError;
 pub use generate::{FinishReason, Generated, Generator, LoadOptions};
 pub use handle::{EngineHandle, EngineSnapshot};
 pub use host::{Ended, Endings, Engine, EngineController};
+pub use ladder::{Climb, Evicted, Goal, Ladder};
 pub use load::EngineModel;
 pub use models::{
     Acquire, CacheOptions, CacheTotals, Denied, Eviction, Footprint, Held, KeepAlive, Keeper,
     Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,
 };
+pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
 pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{MemoryPlan, PlanPart, PlanRequest};
@@ -90,7 +95,7 @@ pub use request::{EmbedRequest, GenerateRequest, Rejected};
 pub use sample::{History, Sampler, SamplingError, SamplingParams, argmax};
 pub use schedule::Admission;
 pub use solo::SoloEngine;
-pub use step::Totals;
+pub use step::{Totals, WaitsFor};
 pub use stop::{StopMatcher, StopRules};
 pub use turns::TurnWeights;
 pub use vocabulary::Vocabulary;

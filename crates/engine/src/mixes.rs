@@ -2,9 +2,9 @@
 //! request alone on a cold engine, tokens and log-probabilities, bit for bit.
 //!
 //! Everything is drawn from a seed: model, types, sizes, lengths, arrivals, shared beginnings,
-//! tenants, priorities, who leaves. What is to be survived has to happen: the runs in which cached
-//! blocks were evicted, sequences preempted, blocks written to disk and read again, and blocks moved
-//! are counted.
+//! tenants, priorities, who leaves, what memory is taken away and given back meanwhile. What is to be survived has to happen: the runs in which cached
+//! blocks were evicted, sequences preempted, blocks written to disk and read again, blocks moved, and
+//! the cache made smaller are counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use bursar_files::{ModelConfig, ModelFile};
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
 use bursar_kv::KvPlan;
-use bursar_memory::{Bytes, Ledger};
+use bursar_memory::{Bytes, Ledger, Rung};
 use bursar_workers::Workers;
 
 use crate::batch::LoadedModel;
@@ -289,8 +289,8 @@ fn alone(generation: &mut Generation<LoadedModel>, asks: &[Ask]) -> Vec<Heard> {
     asks.iter().map(run).collect()
 }
 
-/// One mix; gives what happened in it.
-fn mix(models: &Models, seed: u64) -> Totals {
+/// One mix; gives what happened in it, and whether the cache was made smaller.
+fn mix(models: &Models, seed: u64) -> (Totals, bool) {
     let random = &mut Random(seed);
     let index = seed as usize;
     let file = &models.files[index % models.files.len()];
@@ -313,6 +313,7 @@ fn mix(models: &Models, seed: u64) -> Totals {
     };
     let rules = Rules {
         batch_tokens: [32, 64, 128][random.below(3)],
+        longest: 0,
         parallel: if large {
             random.range(12, 16)
         } else {
@@ -325,6 +326,7 @@ fn mix(models: &Models, seed: u64) -> Totals {
         contiguous: false,
         fingerprint: Some([0; 32]),
         salt: [0; 32],
+        books: None,
         compaction: Some(CompactionOptions {
             fragmentation: 0.05,
             efficiency: 0.95,
@@ -338,14 +340,20 @@ fn mix(models: &Models, seed: u64) -> Totals {
         ..rules.clone()
     };
     let spill = (!random.one_in(8)).then(|| random.range(4 << 20, 16 << 20) as u64);
+    let reclaims = random.one_in(2);
     let asks = asks(random, config.vocab, block_tokens, blocks);
+    let longest = asks.iter().map(|ask| ask.prompt.len() + ask.wants).max();
+    let rules = Rules {
+        longest: longest.unwrap_or(0),
+        ..rules
+    };
     let mut solo = models.load(file, cache, cold, None, 0);
     let want = alone(&mut solo, &asks);
     drop(solo);
 
     let mut generation = models.load(file, cache, rules, spill, seed);
     let mut clients: Vec<(usize, Option<TokenStream>, Heard)> = Vec::new();
-    let mut steps = 0;
+    let (mut steps, mut shrunk) = (0, false);
     loop {
         let inside = generation.running() + generation.waiting() > 0;
         while clients.len() < asks.len() && (!random.one_in(4) || !inside) {
@@ -360,6 +368,11 @@ fn mix(models: &Models, seed: u64) -> Totals {
         }
         generation.step();
         generation.tidy();
+        if reclaims && random.one_in(6) {
+            let rung = Rung::ALL[random.below(7)];
+            generation.reclaim(rung, Bytes(random.range(1, 4 << 20) as u64));
+            shrunk |= generation.kv().blocks_capacity < blocks;
+        }
         for (index, stream, heard) in &mut clients {
             if let Some(open) = stream {
                 heard.listen(open);
@@ -387,7 +400,7 @@ fn mix(models: &Models, seed: u64) -> Totals {
     let totals = generation.totals();
     let cache = generation.finish();
     assert_eq!(cache.report().blocks_used, 0);
-    totals
+    (totals, shrunk)
 }
 
 /// Tokens of a block of which a slab has few.
@@ -467,10 +480,11 @@ fn random_mixes_answer_as_each_request_alone() {
         ("spilled", 0),
         ("moved", 0),
     ];
-    let (mut hits, mut forks, mut restored) = (0, 0, 0);
+    let (mut hits, mut forks, mut restored, mut shrunk) = (0, 0, 0, 0);
     const MIXES: u64 = 200;
     for seed in 0..MIXES {
-        let totals = mix(&models, seed);
+        let (totals, was_shrunk) = mix(&models, seed);
+        shrunk += u64::from(was_shrunk);
         let counts = [
             totals.evicted_blocks,
             totals.preemptions,
@@ -485,11 +499,14 @@ fn random_mixes_answer_as_each_request_alone() {
         restored += u64::from(totals.restored_bytes > 0);
         assert_eq!(totals.spill_failures, 0);
     }
-    eprintln!("{happened:?}, {hits} with hits, {forks} with forks, {restored} restored");
+    eprintln!(
+        "{happened:?}, {hits} with hits, {forks} with forks, {restored} restored, {shrunk} shrunk"
+    );
     for (what, runs) in happened {
         assert!(runs * 5 >= MIXES, "{what} in {runs} of {MIXES} runs");
     }
     assert!(hits * 5 >= MIXES && forks > 0 && restored * 10 >= MIXES);
+    assert!(shrunk * 10 >= MIXES);
 }
 
 /// Eight arrive together on a cold engine, each with 528 tokens of which the first 512 are the same:
@@ -517,9 +534,11 @@ fn a_beginning_that_eight_bring_together_is_computed_once() {
     let rules = Rules {
         batch_tokens: 256,
         parallel: 8,
+        longest: 592,
         admission: Admission::Grow,
         fingerprint: Some([0; 32]),
         salt: [0; 32],
+        books: None,
         compaction: None,
         contiguous: false,
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bursar_memory::Bytes;
+use bursar_memory::{Bytes, ReclaimBooks};
 
 use crate::schedule::Admission;
 
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub keep: Option<PathBuf>,
     /// How texts to embed are gathered into batches.
     pub batches: BatchOptions,
+    /// Where it is written down who had to wait for memory, and whose was taken.
+    pub reclaim: ReclaimBooks,
     /// What the prefixes of requests without a salt of their own are found by: kept secret and the
     /// same from run to run where there is a `keep` file.
     pub salt: [u8; 32],
@@ -46,6 +48,7 @@ impl Default for EngineOptions {
             spill: None,
             keep: None,
             batches: BatchOptions::default(),
+            reclaim: ReclaimBooks::new(),
             salt: [0; 32],
         }
     }

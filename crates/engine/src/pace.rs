@@ -13,6 +13,9 @@ const TOKENS_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     tokens: f64,
+    /// What a step can hold.
+    holds: usize,
+    /// What it may take: less while memory is short.
     most: usize,
 }
 
@@ -22,6 +25,7 @@ impl Pace {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             tokens: TOKENS_MIN.min(most) as f64,
+            holds: most,
             most,
         }
     }
@@ -29,6 +33,20 @@ impl Pace {
     /// Tokens of prompts for the next step.
     pub(crate) fn tokens(&self) -> usize {
         (self.tokens as usize).clamp(TOKENS_MIN.min(self.most), self.most)
+    }
+
+    /// A step may take half as many from now on; `None` where it takes the fewest already.
+    pub(crate) fn shorten(&mut self) -> Option<usize> {
+        let half = (self.most / 2).max(TOKENS_MIN.min(self.holds));
+        let shorter = half < self.most;
+        self.most = half;
+        self.tokens = self.tokens.min(half as f64);
+        shorter.then_some(half)
+    }
+
+    /// A step may take all that it can hold again.
+    pub(crate) fn lengthen(&mut self) {
+        self.most = self.holds;
     }
 
     /// A step took `time` with so many prompt tokens.
@@ -73,6 +91,20 @@ mod tests {
                 "{per_token}: {settled} tokens in {time}"
             );
         }
+    }
+
+    #[test]
+    fn pieces_are_shortened_to_the_fewest_and_lengthened_again() {
+        let mut pace = Pace::new(100);
+        (0..20).for_each(|_| pace.observe(pace.tokens(), Duration::from_millis(1)));
+        assert_eq!(pace.tokens(), 100);
+        let pieces = [Some(50), Some(25), Some(16), None, None];
+        assert_eq!(pieces.map(|_| pace.shorten()), pieces);
+        assert_eq!(pace.tokens(), 16);
+        pace.lengthen();
+        (0..20).for_each(|_| pace.observe(pace.tokens(), Duration::from_millis(1)));
+        assert_eq!(pace.tokens(), 100);
+        assert_eq!(Pace::new(4).shorten(), None);
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl Seat {
                 stored_tokens: work.stored_tokens(),
                 totals: work.totals(),
                 chunk_tokens: work.chunk_tokens(),
+                waits_for: work.waits_for(),
                 step: published.step,
                 progress: Instant::now(),
                 alive: true,

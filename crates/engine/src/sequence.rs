@@ -56,6 +56,8 @@ pub(crate) struct Sequence {
     matcher: StopMatcher<Vec<String>>,
     reply: Sender<Event>,
     failed: bool,
+    /// It is written down that it had to wait for memory.
+    pub(crate) held_up: bool,
 }
 
 /// What a step found out about a sequence.
@@ -122,6 +124,7 @@ impl Sequence {
             matcher: StopMatcher::new(strings),
             reply,
             failed: false,
+            held_up: false,
         }
     }
 

@@ -16,6 +16,8 @@
 //!    the hash and all that follows.
 //! 6. What is reserved up front is not taken away, unless for a higher priority.
 //! 7. Every stream ends, once.
+//! 8. All of that while memory is taken from the model and given back: whatever rung is taken, its cache
+//!    is as large as the longest sequence, and no larger than its capacity.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +28,7 @@ use bursar_files::ModelFile;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
 use bursar_kernels::mat::MatRef;
 use bursar_kv::{KvCache, KvOptions, KvPlan};
-use bursar_memory::{Bytes, Ledger};
+use bursar_memory::{Bytes, Ledger, Lifetime, Reservation, Rung};
 use bursar_model::{ForwardBatch, ModelError};
 
 use crate::batch::Decoder;
@@ -212,6 +214,13 @@ struct Simulation {
     generation: Generation<HashModel>,
     rules: Rules,
     blocks: usize,
+    /// Blocks that one sequence may need.
+    longest: usize,
+    ledger: Ledger,
+    /// What others hold; memory is taken and given back if there is such.
+    others: Option<Vec<Reservation>>,
+    /// Times that each rung did something.
+    taken: [u64; Rung::ALL.len()],
     vocab: usize,
     clients: Vec<Client>,
     priorities: bool,
@@ -223,24 +232,35 @@ impl Simulation {
     fn new(seed: u64, vocabulary: &Arc<Vocabulary>) -> Self {
         let mut random = Random(seed);
         let compacts = random.one_in(3);
+        let reclaims = random.one_in(3);
         let shape = KvShape {
             layers: 1,
             kv_heads: 1,
             // Eight blocks to a slab, so that slabs run empty; or all of them.
-            head_dim: if compacts { 2048 } else { 16 },
+            head_dim: if compacts && !reclaims { 2048 } else { 16 },
             block_tokens: BLOCK_TOKENS,
             dtype_k: KvDtype::F32,
             dtype_v: KvDtype::F32,
         };
-        let layout = KvLayout::in_slabs(shape).expect("a layout");
+        // Four blocks to a slab, where memory is to be given back.
+        let layout = match reclaims {
+            true => KvLayout::in_slabs_of(shape, 8192),
+            false => KvLayout::in_slabs(shape),
+        };
+        let layout = layout.expect("a layout");
         let blocks = random.range(3, 24);
         let plan = KvPlan::for_context(layout, blocks * BLOCK_TOKENS, 1).expect("a plan");
-        let ledger = Ledger::new(Bytes(1 << 24));
+        let longest = match reclaims {
+            true => random.range(1, blocks),
+            false => blocks,
+        };
+        let ledger = Ledger::new(plan.bytes());
         let kv = KvCache::new(plan, &ledger.root(), KvOptions::default()).expect("fits");
         let vocab = vocabulary.len();
         let rules = Rules {
             batch_tokens: [1, 5, 16, 32, 64][random.below(5)],
             parallel: random.range(1, 9),
+            longest: longest * BLOCK_TOKENS,
             admission: match random.below(3) {
                 0 => Admission::Reserve,
                 _ => Admission::Grow,
@@ -248,6 +268,7 @@ impl Simulation {
             contiguous: false,
             fingerprint: (!random.one_in(4)).then_some([7; 32]),
             salt: [0; 32],
+            books: None,
             compaction: compacts.then(CompactionOptions::default),
         };
         let spill = random.one_in(2).then(|| {
@@ -291,6 +312,10 @@ impl Simulation {
             random,
             rules,
             blocks,
+            longest,
+            ledger,
+            others: reclaims.then(Vec::new),
+            taken: Default::default(),
             vocab,
             clients: Vec::new(),
             beginnings,
@@ -314,7 +339,7 @@ impl Simulation {
     }
 
     fn arrive(&mut self) {
-        let most = self.blocks * BLOCK_TOKENS;
+        let most = self.longest * BLOCK_TOKENS;
         // Mostly short, sometimes all that there is.
         let most = match self.random.one_in(4) {
             true => most,
@@ -387,8 +412,34 @@ impl Simulation {
         self.check_order(before, highest, rows);
         self.generation.tidy();
         self.check_blocks();
+        self.reclaim();
         for client in &mut self.clients {
             client.listen();
+        }
+    }
+
+    /// Now and then takes a rung, or lets others take or leave what was freed.
+    fn reclaim(&mut self) {
+        let Some(others) = &mut self.others else {
+            return;
+        };
+        let random = &mut self.random;
+        match random.below(12) {
+            0 | 1 => {
+                let bytes = Bytes(self.ledger.free().0 * random.range(1, 4) as u64 / 4);
+                let account = self.ledger.root().child("others", Lifetime::Episodic);
+                others.push(account.reserve(bytes).expect("it is free"));
+            }
+            2 => others.clear(),
+            3..8 => {
+                let rung = Rung::ALL[random.below(7)];
+                let bytes = Bytes(random.below(self.blocks << 11) as u64);
+                let freed = self.generation.reclaim(rung, bytes);
+                assert!(freed.bytes.is_zero() || !freed.what.is_empty());
+                self.taken[rung as usize] += u64::from(!freed.what.is_empty());
+                self.check_blocks();
+            }
+            _ => {}
         }
     }
 
@@ -436,7 +487,9 @@ impl Simulation {
             assert!(tenants.iter().all(|&t| t == tenants[0]), "block {block}");
         }
         assert_eq!(report.blocks_used, held.len());
-        assert_eq!(available, self.blocks - held.len());
+        assert_eq!(available, report.blocks_capacity - held.len());
+        assert!(report.blocks_capacity >= self.longest);
+        assert!(self.others.is_some() || report.blocks_capacity == self.blocks);
     }
 
     /// `before` and `highest` are the lengths of the running and the highest priority among the waiting
@@ -478,7 +531,7 @@ impl Simulation {
 }
 
 /// Runs a seed to its end.
-fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>) -> Totals {
+fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>, taken: &mut [u64]) -> Totals {
     let mut simulation = Simulation::new(seed, vocabulary);
     let arrivals = simulation.random.range(1, 20);
     let busy = simulation.random.one_in(2);
@@ -502,6 +555,9 @@ fn simulate(seed: u64, vocabulary: &Arc<Vocabulary>) -> Totals {
         assert!(!client.inside(), "a stream without an end");
     }
     assert_eq!(simulation.generation.kv().blocks_used, 0);
+    for (sum, times) in taken.iter_mut().zip(simulation.taken) {
+        *sum += times;
+    }
     simulation.generation.totals()
 }
 
@@ -515,8 +571,9 @@ fn vocabulary() -> Arc<Vocabulary> {
 fn every_seed_keeps_its_promises() {
     let vocabulary = vocabulary();
     let mut sum = Totals::default();
+    let mut taken = [0; Rung::ALL.len()];
     for seed in 0..2000 {
-        let run = std::panic::AssertUnwindSafe(|| simulate(seed, &vocabulary));
+        let run = std::panic::AssertUnwindSafe(|| simulate(seed, &vocabulary, &mut taken));
         match std::panic::catch_unwind(run) {
             Ok(totals) => {
                 sum.preemptions += totals.preemptions;
@@ -545,4 +602,16 @@ fn every_seed_keeps_its_promises() {
     ];
     assert!(common.iter().all(|&count| count > 100), "{sum:?}");
     assert_eq!(sum.spill_failures, 0);
+    for rung in Rung::ALL {
+        let acts = matches!(
+            rung,
+            Rung::TrimPools
+                | Rung::DropPrefixes
+                | Rung::Compact
+                | Rung::ShrinkKv
+                | Rung::ShrinkPrefill
+                | Rung::Preempt
+        );
+        assert_eq!(taken[rung as usize] > 10, acts, "{rung}: {taken:?}");
+    }
 }

@@ -2,11 +2,13 @@
 //! thread is started and no clock decides anything here, so that `sim` can drive it from a seed.
 
 mod blocks;
+mod reclaim;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
+use bursar_memory::ReclaimBooks;
 use bursar_model::ModelError;
 use bursar_profile::span;
 
@@ -22,6 +24,7 @@ use crate::sequence::{Arrival, Outcome, Question, Sequence};
 use crate::spill::{Rates, Spill};
 use crate::vocabulary::Vocabulary;
 use blocks::release;
+pub use reclaim::WaitsFor;
 
 /// Counts since the start.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(crate) struct Generation<D> {
     totals: Totals,
     arrived: u64,
     block_tokens: usize,
+    /// Until then the cache does not grow.
+    shrunk_until: Duration,
 }
 
 /// Time since some fixed moment: the engine's thread reads a clock, a simulation makes it up.
@@ -97,6 +102,8 @@ pub(crate) type Clock = Box<dyn FnMut() -> Duration + Send>;
 pub(crate) struct Rules {
     pub(crate) batch_tokens: usize,
     pub(crate) parallel: usize,
+    /// Tokens that one sequence may become.
+    pub(crate) longest: usize,
     pub(crate) admission: Admission,
     /// Whether sequences get all their blocks when they begin.
     pub(crate) contiguous: bool,
@@ -106,6 +113,8 @@ pub(crate) struct Rules {
     /// Whose the requests are that do not say.
     pub(crate) salt: [u8; 32],
     pub(crate) compaction: Option<CompactionOptions>,
+    /// Where it is written down, as which model, who had to wait for memory.
+    pub(crate) books: Option<(ReclaimBooks, String)>,
 }
 
 impl<D: Decoder> Generation<D> {
@@ -137,6 +146,7 @@ impl<D: Decoder> Generation<D> {
             outcomes: Vec::new(),
             totals: Totals::default(),
             arrived: 0,
+            shrunk_until: Duration::ZERO,
         }
     }
 
@@ -222,8 +232,10 @@ impl<D: Decoder> Generation<D> {
         if self.running.is_empty() && self.waiting.is_empty() {
             return 0;
         }
+        self.grow_back(now);
         self.decide();
         let prompts = self.fill();
+        self.note(now);
         let start = (self.clock)();
         let ran = self.run();
         let time = (self.clock)().saturating_sub(start);
@@ -245,6 +257,9 @@ impl<D: Decoder> Generation<D> {
     /// Moves blocks together where that is due, within what fits between two steps; whether there may
     /// be more to do.
     pub(crate) fn tidy(&mut self) -> bool {
+        if self.settle() {
+            return true;
+        }
         let Some(options) = &self.rules.compaction else {
             return false;
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use bursar_kv::{KvReport, keep};
-use bursar_memory::Reservation;
+use bursar_memory::{Bytes, Freed, Reservation, Rung};
 
 use crate::EngineError;
 use crate::batch::LoadedModel;
@@ -14,7 +14,7 @@ use crate::options::EngineOptions;
 use crate::schedule::Admission;
 use crate::sequence::Arrival;
 use crate::spill::Spill;
-use crate::step::{Clock, Generation, Rules, Totals};
+use crate::step::{Clock, Generation, Rules, Totals, WaitsFor};
 use crate::turns::Class;
 use crate::vectors::{EmbedArrival, Embedding};
 
@@ -43,6 +43,10 @@ pub(crate) trait Work: Send {
     /// Notes how many bytes of the keys and values are really there.
     fn measure(&self);
     fn chunk_tokens(&self) -> usize;
+    /// What the first of those who wait needs; `None` where nobody does.
+    fn waits_for(&self) -> Option<WaitsFor>;
+    /// Takes a rung of the ladder for `bytes`, as far as it goes.
+    fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed;
     /// Fails what is left, keeps what is to be kept, and unloads the model.
     fn end(self: Box<Self>) -> Result<Ended, EngineError>;
 }
@@ -60,6 +64,7 @@ pub(crate) fn begin(
         vocabulary,
         plan,
         job,
+        name,
         ..
     } = model;
     match job {
@@ -74,6 +79,7 @@ pub(crate) fn begin(
             let rules = Rules {
                 batch_tokens: plan.batch_tokens(),
                 parallel: plan.parallel(),
+                longest: plan.context().min(kv.plan().tokens()),
                 admission: match contiguous {
                     true => Admission::Reserve,
                     false => options.admission,
@@ -82,6 +88,7 @@ pub(crate) fn begin(
                 fingerprint: shares.then_some(fingerprint),
                 salt: options.salt,
                 compaction: options.compaction.filter(|_| !contiguous),
+                books: Some((options.reclaim.clone(), name)),
             };
             let spill = spill.filter(|_| !contiguous);
             let decoder = LoadedModel {
@@ -179,6 +186,14 @@ impl Work for Writing {
         self.generation.chunk_tokens()
     }
 
+    fn waits_for(&self) -> Option<WaitsFor> {
+        self.generation.waits_for()
+    }
+
+    fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed {
+        self.generation.reclaim(rung, bytes)
+    }
+
     fn end(self: Box<Self>) -> Result<Ended, EngineError> {
         let kv = self.generation.finish();
         let Some(path) = &self.keep else {
@@ -238,6 +253,15 @@ impl Work for Embedding {
 
     fn chunk_tokens(&self) -> usize {
         self.chunk_tokens()
+    }
+
+    fn waits_for(&self) -> Option<WaitsFor> {
+        (self.waiting() > 0).then_some(WaitsFor::Step)
+    }
+
+    /// It keeps nothing from one batch to the next.
+    fn reclaim(&mut self, _: Rung, _: Bytes) -> Freed {
+        Freed::default()
     }
 
     fn end(self: Box<Self>) -> Result<Ended, EngineError> {

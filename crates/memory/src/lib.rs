@@ -10,6 +10,7 @@
 //! | [`refusal`] | what is said when bytes do not fit |
 //! | [`snapshot`] | the books as plain data |
 //! | [`monitor`] | the books against the operating system |
+//! | [`pressure`] | how short memory is: levels from samples of the books and the system |
 //! | [`reclaim`] | the ladder on which memory is got back, and the books of it |
 //! | [`faults`] | refusing the n-th reservation, for tests |
 //! | [`region`] | the only mmap: address space, committed and given back |
@@ -31,6 +32,7 @@ pub mod ledger;
 pub mod mapping;
 pub mod monitor;
 mod node;
+pub mod pressure;
 pub mod program;
 pub mod reclaim;
 pub mod refusal;
@@ -43,7 +45,9 @@ pub use bytes::{Bytes, MemorySpec};
 pub use heap::{Block, Heap};
 pub use ledger::Ledger;
 pub use mapping::Mapping;
-pub use reclaim::{Freed, ReclaimBooks, ReclaimEvent, ReclaimReport, Rung, RungTotal};
+pub use reclaim::{
+    Freed, RecentEvents, ReclaimBooks, ReclaimEvent, ReclaimReport, Rung, RungTotal,
+};
 pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Region};
 pub use snapshot::AccountSnapshot;

@@ -97,6 +97,15 @@ pub struct ReclaimEvent {
     pub reason: String,
 }
 
+/// Events of one kind in a row: of the same rung, for the same model, for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecentEvents {
+    /// How many.
+    pub times: u64,
+    /// The last of them, with the bytes of all.
+    pub last: ReclaimEvent,
+}
+
 /// How often a rung was taken, and what it gave.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct RungTotal {
@@ -114,17 +123,23 @@ pub struct ReclaimReport {
     /// One for each rung, in the order of [`Rung::ALL`].
     pub rungs: [RungTotal; Rung::ALL.len()],
     /// What was taken last, the latest first.
-    pub recent: Vec<ReclaimEvent>,
+    pub recent: Vec<RecentEvents>,
 }
 
-/// Who writes down rungs and who reports them share these. Clones are the same books.
+/// Who writes down rungs and who reports them share these. Clones are the same books, and equal.
 #[derive(Clone, Debug, Default)]
 pub struct ReclaimBooks(Arc<Mutex<Pages>>);
+
+impl PartialEq for ReclaimBooks {
+    fn eq(&self, other: &ReclaimBooks) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Pages {
     totals: [(u64, Bytes); Rung::ALL.len()],
-    recent: VecDeque<ReclaimEvent>,
+    recent: VecDeque<RecentEvents>,
 }
 
 impl ReclaimBooks {
@@ -140,10 +155,23 @@ impl ReclaimBooks {
         let (times, bytes) = &mut pages.totals[event.rung as usize];
         *times = times.saturating_add(1);
         *bytes = bytes.saturating_add(event.bytes);
+        let alike = |other: &&mut RecentEvents| {
+            let other = &other.last;
+            (other.rung, &other.model, &other.reason) == (event.rung, &event.model, &event.reason)
+        };
+        if let Some(before) = pages.recent.back_mut().filter(alike) {
+            before.times = before.times.saturating_add(1);
+            before.last.bytes = before.last.bytes.saturating_add(event.bytes);
+            before.last.unix_ms = event.unix_ms;
+            return;
+        }
         if pages.recent.len() == EVENTS_KEPT {
             pages.recent.pop_front();
         }
-        pages.recent.push_back(event);
+        pages.recent.push_back(RecentEvents {
+            times: 1,
+            last: event,
+        });
     }
 
     /// What is written in them.
@@ -191,7 +219,22 @@ mod tests {
         assert_eq!(report.rungs[Rung::Queue as usize].times, 200);
         assert_eq!(report.rungs[Rung::Refuse as usize].times, 0);
         assert_eq!(report.recent.len(), EVENTS_KEPT);
-        assert_eq!(report.recent[0].unix_ms, 299);
-        assert_eq!(report.recent[255].unix_ms, 44);
+        assert_eq!(report.recent[0].last.unix_ms, 299);
+        assert_eq!(report.recent[255].last.unix_ms, 44);
+
+        // The same again is one event.
+        for at in 0..5 {
+            books.record(ReclaimEvent {
+                unix_ms: at,
+                rung: Rung::Compact,
+                model: None,
+                bytes: Bytes(3),
+                reason: "sparse".to_owned(),
+            });
+        }
+        let latest = &books.report().recent[..2];
+        assert_eq!((latest[0].times, latest[0].last.bytes), (5, Bytes(15)));
+        assert_eq!((latest[0].last.unix_ms, latest[1].times), (4, 1));
+        assert!(books == clone && books != ReclaimBooks::new());
     }
 }

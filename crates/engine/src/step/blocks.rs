@@ -54,7 +54,7 @@ impl<D: Decoder> Generation<D> {
 
     /// Frees a running sequence's blocks, having written them away if that is worth it; it leaves when
     /// the step is over.
-    fn preempt(&mut self, place: usize) {
+    pub(super) fn preempt(&mut self, place: usize) {
         let sequence = &mut self.running[place];
         self.totals.preemptions += 1;
         let own: usize = (sequence.table.blocks().iter())
