@@ -2,6 +2,7 @@
 //! them. Everything is read when it is asked for; requests only add to counters.
 
 mod kv;
+mod spans;
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,6 +100,7 @@ pub(crate) fn answer(app: &App) -> Response<Body> {
     memory(app, &mut page);
     engines(app, &mut page);
     requests(app, &mut page);
+    spans::write(&mut page);
     let mut response = Response::new(Body::from(page.0));
     response.headers_mut().insert(
         header::CONTENT_TYPE,

@@ -1,8 +1,10 @@
 //! `bursar bench WHAT`: measures parts of Bursar on this machine, as a table and as JSON.
 
 mod clock;
+mod embed;
 mod kv;
 mod memory;
+mod profile;
 mod sheet;
 
 use clap::{Args, Subcommand};
@@ -20,17 +22,23 @@ pub(crate) struct Arguments {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Texts and tokens per second in batches from one text to very many
+    Embed(embed::Arguments),
     /// What the cache of keys and values costs: taking blocks, giving them back, finding prefixes,
     /// compaction
     Kv(kv::Arguments),
     /// What requests hold that begin alike, by a real engine
     Memory(memory::Arguments),
+    /// Where the time goes, span by span, and what the spans cost
+    Profile(profile::Arguments),
 }
 
 /// Measures it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     match &arguments.what {
+        What::Embed(arguments) => embed::run(arguments, shared),
         What::Kv(arguments) => kv::run(arguments),
         What::Memory(arguments) => memory::run(arguments, shared),
+        What::Profile(arguments) => profile::run(arguments, shared),
     }
 }

@@ -200,7 +200,7 @@ fn at_full_length(lengths: &[usize]) -> (usize, usize) {
 }
 
 /// The model's file in the user's cache folder, made if need be.
-fn model(shared: &Shared) -> Result<PathBuf, Failure> {
+pub(super) fn model(shared: &Shared) -> Result<PathBuf, Failure> {
     let cache = shared.surroundings.xdg("XDG_CACHE_HOME", ".cache");
     let folder = cache.unwrap_or_else(std::env::temp_dir).join("bursar");
     std::fs::create_dir_all(&folder).map_err(|error| Failure::io("create", &folder, &error))?;
@@ -213,10 +213,14 @@ fn model(shared: &Shared) -> Result<PathBuf, Failure> {
 
 /// Numbers that look random, always the same from the same seed (splitmix64: Steele, Lea and Flood,
 /// "Fast splittable pseudorandom number generators", 2014).
-struct Draw(u64);
+pub(super) struct Draw(u64);
 
 impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn new(seed: u64) -> Draw {
+        Draw(seed)
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -225,7 +229,7 @@ impl Draw {
         (mixed % bound.max(1) as u64) as usize
     }
 
-    fn tokens(&mut self, count: usize, vocab: usize) -> Vec<u32> {
+    pub(super) fn tokens(&mut self, count: usize, vocab: usize) -> Vec<u32> {
         (0..count).map(|_| self.below(vocab) as u32).collect()
     }
 }

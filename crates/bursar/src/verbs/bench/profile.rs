@@ -274,7 +274,12 @@ fn generate(file: &ModelFile, settings: &Settings) -> Result<(), Failure> {
 
 /// Texts are embedded.
 fn embed(file: &ModelFile, settings: &Settings) -> Result<(), Failure> {
-    let request = request(settings, Purpose::Embed, 2 * TEXT);
+    let config = file.config();
+    let longest = config
+        .embedding
+        .as_ref()
+        .map_or(config.context_max, |spec| spec.max_tokens);
+    let request = request(settings, Purpose::Embed, longest.min(2 * TEXT));
     let (vocabulary, plan, ledger) = plan(file, settings, &request)?;
     let isa = settings.isa();
     let mut embedder = {
