@@ -1,7 +1,6 @@
 //! The arrays of one step: tokens of all sequences in a row, and which rows' logits are wanted.
 
 use bursar_kernels::mat::MatRef;
-use bursar_memory::Mapping;
 use bursar_model::{ForwardBatch, Model, ModelError, SequenceRows};
 use bursar_workers::Workers;
 
@@ -12,7 +11,7 @@ use crate::sequence::Sequence;
 
 /// What turns tokens into rows of logits: a model, or in tests something that can be told apart.
 pub(crate) trait Decoder {
-    /// Runs a batch over the bytes of all KV blocks; `emit` gets the index of the first output of
+    /// Runs a batch in an arena over the bytes of all KV blocks; `emit` gets the index of the first output of
     /// each chunk and its rows.
     ///
     /// # Errors
@@ -20,15 +19,15 @@ pub(crate) trait Decoder {
     fn forward(
         &mut self,
         batch: &ForwardBatch<'_>,
+        arena: &mut [u8],
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
     ) -> Result<(), ModelError>;
 }
 
-/// A model with the arena and the workers that it computes with.
+/// A model with the workers that it computes with.
 pub(crate) struct LoadedModel {
     pub(crate) model: Model,
-    pub(crate) arena: Mapping,
     pub(crate) workers: Arc<Workers>,
 }
 
@@ -36,10 +35,10 @@ impl Decoder for LoadedModel {
     fn forward(
         &mut self,
         batch: &ForwardBatch<'_>,
+        arena: &mut [u8],
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
     ) -> Result<(), ModelError> {
-        let arena = self.arena.as_mut_slice();
         self.model.forward(batch, arena, cache, &self.workers, emit)
     }
 }
@@ -113,6 +112,7 @@ impl Batch {
         &self,
         decoder: &mut impl Decoder,
         running: &[Sequence],
+        arena: &mut [u8],
         cache: &mut [u8],
         emit: &mut dyn FnMut(Output, &[f32]),
     ) -> Result<(), ModelError> {
@@ -130,7 +130,7 @@ impl Batch {
             sequences: &sequences,
             outputs: &self.output_rows,
         };
-        decoder.forward(&batch, cache, &mut |first, logits| {
+        decoder.forward(&batch, arena, cache, &mut |first, logits| {
             for row in 0..logits.rows() {
                 emit(self.outputs[first + row], logits.row(row));
             }

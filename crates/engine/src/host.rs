@@ -6,13 +6,17 @@ use std::thread::JoinHandle;
 
 use bursar_kv::keep;
 use bursar_memory::{Bytes, Freed, Ledger, Rung};
+use bursar_model::ModelError;
 
 use crate::EngineError;
+use crate::arena::{Arena, ArenaBooks, ArenaClaim};
 use crate::bell::Bell;
 use crate::handle::{EngineHandle, Face};
 use crate::inbox::lock;
 use crate::load::{EngineModel, Job};
 use crate::options::EngineOptions;
+use crate::plan::MemoryPlan;
+use crate::seat::Seat;
 use crate::spill::Spill;
 use crate::thread::{self, Message};
 use crate::turns::{TurnWeights, Turns};
@@ -36,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     /// `None` when it has been told to stop, or has ended.
     messages: Mutex<Option<VecDeque<Message>>>,
+    pub(crate) arena: ArenaBooks,
 }
 
 impl Shared {
@@ -75,20 +80,23 @@ pub struct EngineController {
 }
 
 impl Engine {
-    /// Starts the thread, with no models yet.
+    /// Starts the thread, with no models yet. The arena that they will share is charged to an account
+    /// `activations` below the ledger's root.
     ///
     /// # Errors
     /// When the system refuses the thread.
-    pub fn start(_ledger: &Ledger, weights: TurnWeights) -> Result<Engine, EngineError> {
+    pub fn start(ledger: &Ledger, weights: TurnWeights) -> Result<Engine, EngineError> {
         let shared = Arc::new(Shared {
             bell: Arc::default(),
             messages: Mutex::new(Some(VecDeque::new())),
+            arena: ArenaBooks::open(ledger)?,
         });
+        let arena = Arena::new(shared.arena.clone()).map_err(ModelError::from)?;
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || thread::run(&inner, Turns::new(weights)))
+            .spawn(move || thread::run(&inner, Turns::new(weights), arena))
             .map_err(EngineError::Thread)?;
         Ok(Engine {
             controller: EngineController { shared },
@@ -133,13 +141,14 @@ impl EngineController {
     /// a warning: see [`EngineHandle::warnings`].
     ///
     /// # Errors
-    /// When the system refuses the file for preempted sequences, or the engine has stopped; the model is
-    /// unloaded then, and nothing else has changed.
+    /// When the arena cannot grow to what the model needs, the system refuses the file for preempted
+    /// sequences, or the engine has stopped; the model is unloaded then, and nothing else has changed.
     pub fn add(
         &self,
         mut model: EngineModel,
         options: EngineOptions,
     ) -> Result<EngineHandle, EngineError> {
+        let claim = self.claim(&model.plan)?;
         let mut warnings = Vec::new();
         let mut spill = None;
         if let Job::Generate {
@@ -158,11 +167,26 @@ impl EngineController {
         let bell = Arc::clone(&self.shared.bell);
         let face = Arc::new(Face::new(&model, &options, warnings, bell));
         let work = work::begin(model, &options, spill);
+        let seat = Box::new(Seat::new(work, claim, Arc::clone(&face)));
         let (reply, answer) = mpsc::channel();
-        self.shared
-            .tell(Message::Add(work, Arc::clone(&face), reply))?;
-        answer.recv().map_err(|_| EngineError::Stopped)?;
+        self.shared.tell(Message::Add(seat, reply))?;
+        let fitted = answer.recv().map_err(|_| EngineError::Stopped)?;
+        fitted.map_err(ModelError::from)?;
         Ok(EngineHandle::new(face))
+    }
+
+    /// Reserves what the arena has to grow by for a model of this plan. Whoever loads one claims first
+    /// and lets go when the model has been added, which claims for itself: so it is not refused then.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn claim(&self, plan: &MemoryPlan) -> Result<ArenaClaim, EngineError> {
+        Ok(self.shared.arena.claim(plan.activations())?)
+    }
+
+    /// Bytes of the arena that all models share, those included that are claimed only.
+    pub fn arena_bytes(&self) -> Bytes {
+        self.shared.arena.bytes()
     }
 
     /// Takes a model off the engine and unloads it; blocks until its memory has been given back, but for

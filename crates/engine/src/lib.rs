@@ -22,6 +22,7 @@
 //! - `spill`: blocks on disk, and whether that is worth it.
 //! - `inbox`, `bell`: the way in, and what wakes the thread.
 //! - `thread`, `seat`, `work`: the thread that owns everything, a model's place on it, and what it does.
+//! - `arena`: the memory that all of them run their steps in.
 //! - `turns`: whose step is next, as a pure function.
 //!
 //! Several models: `models`: which are there, who uses them, who goes for whom. `ladder`: what is done
@@ -29,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arena;
 mod batch;
 mod bell;
 mod chain;
@@ -72,6 +74,7 @@ mod vectors;
 mod vocabulary;
 mod work;
 
+pub use arena::ArenaClaim;
 pub use bursar_model::Purpose;
 pub use embed::{EmbedOptions, EmbedStats, Embedder};
 pub use encoder::TextEncoder;
@@ -88,7 +91,7 @@ pub use models::{
 pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
 pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
-pub use plan::{MemoryPlan, PlanPart, PlanRequest};
+pub use plan::{MemoryPlan, Need, PlanPart, PlanRequest};
 pub use process::ProcessBase;
 pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};
 pub use request::{EmbedRequest, GenerateRequest, Rejected};

@@ -13,7 +13,7 @@ use crate::EngineError;
 use crate::encoder::TextEncoder;
 use crate::fingerprint::fingerprint;
 use crate::generate::LoadOptions;
-use crate::plan::MemoryPlan;
+use crate::plan::{MemoryPlan, after_loading};
 use crate::process::ProcessBase;
 use crate::sample::Sampler;
 use crate::vocabulary::Vocabulary;
@@ -23,7 +23,6 @@ pub struct EngineModel {
     pub(crate) name: String,
     pub(crate) vocab: usize,
     pub(crate) model: Model,
-    pub(crate) arena: Mapping,
     pub(crate) workers: Arc<Workers>,
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) plan: Arc<MemoryPlan>,
@@ -47,8 +46,12 @@ pub(crate) enum Job {
 }
 
 impl EngineModel {
-    /// Reserves what `plan` names, but for the process's own part, under a child of the ledger's root
-    /// that is called `name`; then reads the weights. `progress` is told the file bytes read so far.
+    /// Reserves what `plan` names under a child of the ledger's root that is called `name`, but for the
+    /// process's own part and the arena; then reads the weights. `progress` is told the file bytes read
+    /// so far.
+    ///
+    /// The arena is the engine's: who loads claims what it has to grow by first, see
+    /// [`crate::EngineController::claim`].
     ///
     /// The process's part is there once however many models there are: see
     /// [`ProcessBase::reserve`]. Engines may share `workers`: while one has them, another computes on
@@ -76,11 +79,13 @@ impl EngineModel {
         let sampling = Bytes(Sampler::bytes(config.vocab) as u64);
         // What comes after the weights is held while they are read, so that nobody else can take it;
         // the buffer for that lies in it, and so adds nothing to the peak.
-        let after = plan.kv().map_or(Bytes::ZERO, |kv| kv.bytes() + sampling);
+        let after = plan
+            .kv()
+            .map_or(Bytes::ZERO, |kv| after_loading(kv, config.vocab));
         let staging = charge_of(plan.model.staging_bytes());
         let mut held = account
             .child("staging", Lifetime::Procedural)
-            .reserve(staging.max(after + charge_of(plan.model.activation_bytes())))?;
+            .reserve(staging.max(after))?;
         let mut staging =
             Mapping::new(held.split(staging), HugePages::Never).map_err(ModelError::from)?;
         let model = Model::load(
@@ -93,7 +98,6 @@ impl EngineModel {
             progress,
         )?;
         drop((staging, held));
-        let arena = map_arena(&account, plan.model.activation_bytes())?;
         let job = match plan.kv().copied() {
             Some(kv) => Job::Generate {
                 _sampling: account
@@ -116,7 +120,6 @@ impl EngineModel {
             name: name.to_owned(),
             vocab: config.vocab,
             model,
-            arena,
             workers,
             vocabulary,
             plan: Arc::new(plan),

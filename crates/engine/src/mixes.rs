@@ -6,6 +6,7 @@
 //! blocks were evicted, sequences preempted, blocks written to disk and read again, blocks moved, and
 //! the cache made smaller are counted.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use bursar_files::{ModelConfig, ModelFile};
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
 use bursar_kv::KvPlan;
-use bursar_memory::{Bytes, Ledger, Rung};
+use bursar_memory::region::charge_of;
+use bursar_memory::{Bytes, HugePages, Ledger, Mapping, Rung};
 use bursar_workers::Workers;
 
 use crate::batch::LoadedModel;
@@ -98,7 +100,7 @@ impl Models {
         rules: Rules,
         spill: Option<u64>,
         seed: u64,
-    ) -> Generation<LoadedModel> {
+    ) -> Running {
         let Cache {
             stored,
             block_tokens,
@@ -144,7 +146,6 @@ impl Models {
         });
         let decoder = LoadedModel {
             model: model.model,
-            arena: model.arena,
             workers: model.workers,
         };
         let rules = Rules {
@@ -158,7 +159,49 @@ impl Models {
             now += Duration::from_micros(times.next() % 60_000);
             now
         });
-        Generation::new(decoder, kv, sampler, model.vocabulary, rules, spill, clock)
+        let arena = charge_of(decoder.model.plan().activation_bytes());
+        let arena = ledger.root().reserve(arena).expect("room");
+        Running {
+            arena: Mapping::new(arena, HugePages::Never).expect("memory"),
+            generation: Generation::new(
+                decoder,
+                kv,
+                sampler,
+                model.vocabulary,
+                rules,
+                spill,
+                clock,
+            ),
+        }
+    }
+}
+
+/// A model at work, and the arena that its steps run in.
+struct Running {
+    generation: Generation<LoadedModel>,
+    arena: Mapping,
+}
+
+impl Running {
+    /// A step in an arena that is full of what others have left there: no numbers, read as such.
+    fn step(&mut self) {
+        let arena = self.arena.as_mut_slice();
+        arena.fill(0xff);
+        self.generation.step(arena);
+    }
+}
+
+impl Deref for Running {
+    type Target = Generation<LoadedModel>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.generation
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.generation
     }
 }
 
@@ -276,7 +319,7 @@ fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
 }
 
 /// Each of them alone, one after the other, with nothing shared.
-fn alone(generation: &mut Generation<LoadedModel>, asks: &[Ask]) -> Vec<Heard> {
+fn alone(generation: &mut Running, asks: &[Ask]) -> Vec<Heard> {
     let run = |ask| {
         let mut stream = accept(generation, ask);
         let mut heard = Heard::default();
@@ -398,7 +441,7 @@ fn mix(models: &Models, seed: u64) -> (Totals, bool) {
         );
     }
     let totals = generation.totals();
-    let cache = generation.finish();
+    let cache = generation.generation.finish();
     assert_eq!(cache.report().blocks_used, 0);
     (totals, shrunk)
 }

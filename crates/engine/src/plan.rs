@@ -7,6 +7,7 @@ use bursar_files::{ModelConfig, ModelFile};
 use bursar_kernels::kv_view::{KvDtype, KvShape};
 use bursar_kv::KvPlan;
 use bursar_memory::Bytes;
+use bursar_memory::region::charge_of;
 use bursar_model::{ModelPlan, PlanOptions, Purpose};
 
 use crate::EngineError;
@@ -65,11 +66,21 @@ pub struct PlanPart {
     pub note: String,
 }
 
+/// What a model adds to what is there.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// At most, while it is loaded.
+    pub loading: Bytes,
+    /// From then on.
+    pub loaded: Bytes,
+}
+
 /// Every byte that the process will take.
 #[derive(Clone, Debug)]
 pub struct MemoryPlan {
     request: PlanRequest,
     context: usize,
+    vocab: usize,
     budget: Bytes,
     parts: Vec<PlanPart>,
     pub(crate) model: ModelPlan,
@@ -177,15 +188,7 @@ impl MemoryPlan {
                 bytes: model.weights_bytes(),
                 note: format!("{} tensors, packed", model.tensors().len()),
             },
-            PlanPart {
-                name: "activations",
-                bytes: model.arena_bytes(),
-                note: format!(
-                    "{batch_tokens} tokens per batch take {}; loading stages {} in the same place",
-                    model.activation_bytes(),
-                    model.staging_bytes()
-                ),
-            },
+            activations(&model, base.arena),
         ];
         if let Some(kv) = &kv {
             parts.push(PlanPart {
@@ -204,9 +207,18 @@ impl MemoryPlan {
                 note: "candidates".to_owned(),
             });
         }
+        let staging = staging(&model, kv.as_ref(), config.vocab);
+        if base.arena.is_some() && staging > Bytes::ZERO {
+            parts.push(PlanPart {
+                name: "staging",
+                bytes: staging,
+                note: "pieces of the file, while it is loaded".to_owned(),
+            });
+        }
         Ok(Self {
             request: *request,
             context,
+            vocab: config.vocab,
             budget,
             parts,
             model,
@@ -270,6 +282,28 @@ impl MemoryPlan {
         self.model.options().batch_tokens
     }
 
+    /// Bytes of the arena that its steps need, in whole pages.
+    pub fn activations(&self) -> Bytes {
+        charge_of(self.model.activation_bytes())
+    }
+
+    /// What the model adds to what others hold where an arena of `arena` bytes is shared with them,
+    /// which is as large as the largest of their [`MemoryPlan::activations`].
+    pub fn need(&self, arena: Bytes) -> Need {
+        let beside = ["process", "activations", "staging"];
+        let own = self
+            .parts
+            .iter()
+            .filter(|part| !beside.contains(&part.name));
+        let own = own.fold(Bytes::ZERO, |sum, part| sum.saturating_add(part.bytes));
+        let loaded = own.saturating_add(self.activations().saturating_sub(arena));
+        let vocab = self.vocab;
+        Need {
+            loaded,
+            loading: loaded.saturating_add(staging(&self.model, self.kv.as_ref(), vocab)),
+        }
+    }
+
     /// What was asked.
     pub fn request(&self) -> &PlanRequest {
         &self.request
@@ -295,6 +329,42 @@ impl MemoryPlan {
             Err(_) => 0,
         }
     }
+}
+
+/// What passes run in: an arena of the model's own, through which it is loaded first, or one that is
+/// shared, of which `there` are there already.
+fn activations(model: &ModelPlan, there: Option<Bytes>) -> PlanPart {
+    let (tokens, takes) = (model.options().batch_tokens, model.activation_bytes());
+    let (bytes, rest) = match there {
+        None => {
+            let staging = model.staging_bytes();
+            let rest = format!("loading stages {staging} in the same place");
+            (model.arena_bytes(), rest)
+        }
+        Some(there) => {
+            let rest = format!("all models share an arena, of which {there} are there");
+            (charge_of(takes).saturating_sub(there), rest)
+        }
+    };
+    PlanPart {
+        name: "activations",
+        bytes,
+        note: format!("{tokens} tokens per batch take {takes}; {rest}"),
+    }
+}
+
+/// Bytes that loading a served model takes for a while beyond what it takes in the end: the buffer that
+/// pieces of the file are staged in lies where keys and values will, but for the rest of it.
+fn staging(model: &ModelPlan, kv: Option<&KvPlan>, vocab: usize) -> Bytes {
+    let staging = charge_of(model.staging_bytes());
+    let after = kv.map_or(Bytes::ZERO, |kv| after_loading(kv, vocab));
+    staging.saturating_sub(after)
+}
+
+/// Bytes that a model takes when its weights have been read.
+pub(crate) fn after_loading(kv: &KvPlan, vocab: usize) -> Bytes {
+    kv.bytes()
+        .saturating_add(Bytes(Sampler::bytes(vocab) as u64))
 }
 
 /// A context shorter than this is not worth having: better to say that the model does not fit.

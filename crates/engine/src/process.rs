@@ -24,6 +24,9 @@ pub struct ProcessBase {
     /// Bundled models, which are part of the program but no code: read as files are, and counted as
     /// weights when they have been.
     pub bundled: &'static [&'static [u8]],
+    /// Bytes that are there already of the arena that all models of an engine share: a plan counts what
+    /// it has to grow by. `None` for a model with an arena of its own, through which it is loaded, too.
+    pub arena: Option<Bytes>,
 }
 
 impl ProcessBase {
@@ -52,6 +55,7 @@ impl ProcessBase {
             code: Bytes(code.mapped_bytes.saturating_sub(code.written_bytes)),
             growth: Bytes(HEAP_GROWTH_BYTES),
             bundled: &[],
+            arena: None,
         })
     }
 
@@ -70,6 +74,14 @@ impl ProcessBase {
         let stacks = STACK_BYTES.saturating_mul(threads as u64);
         Self {
             growth: Bytes(HEAP_GROWTH_BYTES + stacks),
+            ..self
+        }
+    }
+
+    /// The same beside the shared arena of an engine, of which `bytes` are there.
+    pub fn with_arena(self, bytes: Bytes) -> Self {
+        Self {
+            arena: Some(bytes),
             ..self
         }
     }

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::EngineError;
+use crate::arena::ArenaClaim;
 use crate::handle::{Face, Published};
 use crate::host::Ended;
 use crate::inbox::lock;
+use crate::turns::Class;
 use crate::work::Work;
 
 /// A model on the engine's thread.
 pub(crate) struct Seat {
     /// `None` while it is lent.
     work: Option<Box<dyn Work>>,
+    class: Class,
     /// Whether there is memory to put in order.
     untidy: bool,
     ends: Ends,
     measured: Measured,
+    claim: ArenaClaim,
     /// Last, so that it speaks when all sequences have been dropped.
     face: Farewell,
 }
@@ -37,18 +41,29 @@ impl Drop for Farewell {
 }
 
 impl Seat {
-    pub(crate) fn new(work: Box<dyn Work>, face: Arc<Face>) -> Self {
+    pub(crate) fn new(work: Box<dyn Work>, claim: ArenaClaim, face: Arc<Face>) -> Self {
         Self {
+            class: work.class(),
             work: Some(work),
             untidy: false,
             ends: Ends::default(),
             measured: Measured::default(),
+            claim,
             face: Farewell(face),
         }
     }
 
     pub(crate) fn face(&self) -> &Arc<Face> {
         &self.face.0
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        self.class
+    }
+
+    /// What it needs of the engine's arena.
+    pub(crate) fn claim(&self) -> &ArenaClaim {
+        &self.claim
     }
 
     /// Whether there is something to do.
@@ -80,11 +95,11 @@ impl Seat {
     }
 
     /// One step, and what is to be put in order after it.
-    pub(crate) fn step(&mut self) {
+    pub(crate) fn step(&mut self, arena: &mut [u8]) {
         let Some(work) = &mut self.work else { return };
         let start = Instant::now();
         let before = work.running() + work.waiting();
-        work.step();
+        work.step(arena);
         self.untidy = work.tidy();
         let after = work.running() + work.waiting();
         self.ends.observe(before - after);

@@ -119,6 +119,7 @@ impl Decoder for HashModel {
     fn forward(
         &mut self,
         batch: &ForwardBatch<'_>,
+        _arena: &mut [u8],
         cache: &mut [u8],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
     ) -> Result<(), ModelError> {
@@ -400,7 +401,7 @@ impl Simulation {
         let chunk = self.generation.chunk_tokens();
         let preempted = self.generation.totals().preemptions;
         self.generation.decoder().rows = 0;
-        let prompts = self.generation.step();
+        let prompts = self.generation.step(&mut []);
         let rows = self.generation.decoder().rows;
         assert!(rows <= self.rules.batch_tokens, "{rows} rows");
         assert!(prompts <= chunk, "{prompts} rows of prompts");

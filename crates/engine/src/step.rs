@@ -224,8 +224,8 @@ impl<D: Decoder> Generation<D> {
         self.totals.cancelled += left as u64;
     }
 
-    /// One step; gives the tokens of prompts in it. Does nothing if there is nothing to do.
-    pub(crate) fn step(&mut self) -> usize {
+    /// One step in `arena`; gives the tokens of prompts in it. Does nothing if there is nothing to do.
+    pub(crate) fn step(&mut self, arena: &mut [u8]) -> usize {
         let now = (self.clock)();
         self.kv.tick(now.as_millis() as u64);
         self.sweep();
@@ -237,7 +237,7 @@ impl<D: Decoder> Generation<D> {
         let prompts = self.fill();
         self.note(now);
         let start = (self.clock)();
-        let ran = self.run();
+        let ran = self.run(arena);
         let time = (self.clock)().saturating_sub(start);
         self.pace.observe(prompts, time);
         // A few tokens take as long as one.
@@ -339,7 +339,7 @@ impl<D: Decoder> Generation<D> {
         decide(running, waiting, &books, &limits, &mut self.decision);
     }
 
-    fn run(&mut self) -> Result<(), ModelError> {
+    fn run(&mut self, arena: &mut [u8]) -> Result<(), ModelError> {
         if self.batch.len() == 0 {
             return Ok(());
         }
@@ -354,41 +354,48 @@ impl<D: Decoder> Generation<D> {
             outcomes,
             ..
         } = self;
-        batch.run(decoder, running, kv.bytes_mut(), &mut |output, logits| {
-            let _span = span!("engine.sample");
-            let sequence = &running[output.sequence];
-            let outcome = match sequence.question(output.position) {
-                Question::Prompt { token, top } => {
-                    let (logprob, top) = sampler.logprobs(logits, token, top);
-                    let logprob = Some(logprob);
-                    Outcome::Prompt(PromptLogprob {
-                        token,
-                        logprob,
-                        top,
-                    })
-                }
-                Question::Next {
-                    history,
-                    logprobs,
-                    may_end,
-                    stop_tokens,
-                } => {
-                    let never = match may_end {
-                        true => [&[][..], &[]],
-                        false => [vocabulary.end_tokens(), stop_tokens],
-                    };
-                    let token = sampler.choose(logits, &sequence.params, history, &never);
-                    let found = logprobs.map(|top| sampler.logprobs(logits, token, top));
-                    let (logprob, top) = found.map_or((None, Vec::new()), |(l, t)| (Some(l), t));
-                    Outcome::Next {
-                        token,
-                        logprob,
-                        top,
+        batch.run(
+            decoder,
+            running,
+            arena,
+            kv.bytes_mut(),
+            &mut |output, logits| {
+                let _span = span!("engine.sample");
+                let sequence = &running[output.sequence];
+                let outcome = match sequence.question(output.position) {
+                    Question::Prompt { token, top } => {
+                        let (logprob, top) = sampler.logprobs(logits, token, top);
+                        let logprob = Some(logprob);
+                        Outcome::Prompt(PromptLogprob {
+                            token,
+                            logprob,
+                            top,
+                        })
                     }
-                }
-            };
-            outcomes.push((output.sequence, outcome));
-        })
+                    Question::Next {
+                        history,
+                        logprobs,
+                        may_end,
+                        stop_tokens,
+                    } => {
+                        let never = match may_end {
+                            true => [&[][..], &[]],
+                            false => [vocabulary.end_tokens(), stop_tokens],
+                        };
+                        let token = sampler.choose(logits, &sequence.params, history, &never);
+                        let found = logprobs.map(|top| sampler.logprobs(logits, token, top));
+                        let (logprob, top) =
+                            found.map_or((None, Vec::new()), |(l, t)| (Some(l), t));
+                        Outcome::Next {
+                            token,
+                            logprob,
+                            top,
+                        }
+                    }
+                };
+                outcomes.push((output.sequence, outcome));
+            },
+        )
     }
 
     /// Ends all sequences of a pass that could not be finished. They leave with the next sweep, and

@@ -6,6 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use bursar_memory::region::RegionError;
+
+use crate::arena::Arena;
 use crate::handle::Face;
 use crate::host::{Endings, Shared};
 use crate::seat::Seat;
@@ -15,7 +18,7 @@ use crate::work::Work;
 /// What the thread is told between steps.
 pub(crate) enum Message {
     /// A model takes a seat.
-    Add(Box<dyn Work>, Arc<Face>, mpsc::Sender<()>),
+    Add(Box<Seat>, mpsc::Sender<Result<(), RegionError>>),
     /// A model leaves for good.
     Remove(Arc<Face>, mpsc::Sender<Seat>),
     /// A model's work is asked for, to come back.
@@ -29,6 +32,7 @@ pub(crate) struct Host<'a> {
     shared: &'a Shared,
     seats: Vec<Seat>,
     turns: Turns,
+    arena: Arena,
     /// What waits for work that is lent.
     deferred: VecDeque<Message>,
 }
@@ -43,12 +47,13 @@ impl Drop for Farewell<'_> {
 }
 
 /// Runs models until it is told to stop; gives what each of those left behind that were still there.
-pub(crate) fn run(shared: &Shared, turns: Turns) -> Endings {
+pub(crate) fn run(shared: &Shared, turns: Turns, arena: Arena) -> Endings {
     let _farewell = Farewell(shared);
     let mut host = Host {
         shared,
         seats: Vec::new(),
         turns,
+        arena,
         deferred: VecDeque::new(),
     };
     while host.turn() {}
@@ -73,7 +78,7 @@ impl Host<'_> {
         }
         // From the back, so that places stay what they are when one fails.
         for place in (0..self.seats.len()).rev() {
-            self.guarded(place, Seat::receive);
+            self.guarded(place, |seat, _| seat.receive());
         }
         if let Some(place) = self.turns.next(|place| self.seats[place].runnable()) {
             let start = Instant::now();
@@ -86,9 +91,9 @@ impl Host<'_> {
 
     /// Lets a model do something. One that panics is dropped, which tells its clients; the others have
     /// nothing to do with it. The panic has been reported where it happened.
-    fn guarded(&mut self, place: usize, act: impl FnOnce(&mut Seat)) -> bool {
-        let seat = &mut self.seats[place];
-        let alive = catch_unwind(AssertUnwindSafe(|| act(seat))).is_ok();
+    fn guarded(&mut self, place: usize, act: impl FnOnce(&mut Seat, &mut [u8])) -> bool {
+        let (seat, arena) = (&mut self.seats[place], self.arena.as_mut_slice());
+        let alive = catch_unwind(AssertUnwindSafe(|| act(seat, arena))).is_ok();
         if !alive {
             drop(self.leave(place));
         }
@@ -97,7 +102,10 @@ impl Host<'_> {
 
     fn leave(&mut self, place: usize) -> Seat {
         self.turns.leave(place);
-        self.seats.remove(place)
+        let seat = self.seats.remove(place);
+        // An arena that stays larger than it has to be is charged as it is.
+        let _ = self.arena.fit(self.seats.iter().map(Seat::claim));
+        seat
     }
 
     fn place(&self, face: &Arc<Face>) -> Option<usize> {
@@ -109,10 +117,14 @@ impl Host<'_> {
     /// Who has asked and is not answered because the model is not there finds the reply dropped.
     fn obey(&mut self, message: Message) {
         match message {
-            Message::Add(work, face, reply) => {
-                self.turns.join(work.class());
-                self.seats.push(Seat::new(work, face));
-                let _ = reply.send(());
+            Message::Add(seat, reply) => {
+                let claims = self.seats.iter().chain([&*seat]).map(Seat::claim);
+                let fitted = self.arena.fit(claims);
+                if fitted.is_ok() {
+                    self.turns.join(seat.class());
+                    self.seats.push(*seat);
+                }
+                let _ = reply.send(fitted);
             }
             Message::Remove(face, reply) => {
                 let Some(place) = self.place(&face) else {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bursar_memory::Mapping;
 use bursar_model::{Model, ModelError};
 use bursar_profile::span;
 use bursar_workers::Workers;
@@ -48,7 +47,6 @@ impl AsMut<Pending> for Texts {
 /// All embedding requests of a model, and what runs them.
 pub(crate) struct Embedding {
     model: Model,
-    arena: Mapping,
     workers: Arc<Workers>,
     normalizes: bool,
     requests: VecDeque<Texts>,
@@ -64,7 +62,6 @@ pub(crate) struct Embedding {
 impl Embedding {
     pub(crate) fn new(
         model: Model,
-        arena: Mapping,
         workers: Arc<Workers>,
         normalizes: bool,
         options: BatchOptions,
@@ -72,7 +69,6 @@ impl Embedding {
         Self {
             pace: Pace::new(model.plan().options().batch_tokens),
             model,
-            arena,
             workers,
             normalizes,
             requests: VecDeque::new(),
@@ -120,15 +116,15 @@ impl Embedding {
         self.totals.cancelled += (before - self.requests.len()) as u64;
     }
 
-    /// One batch. Does nothing if there is nothing to do.
-    pub(crate) fn step(&mut self) {
+    /// One batch in `arena`. Does nothing if there is nothing to do.
+    pub(crate) fn step(&mut self, arena: &mut [u8]) {
         let start = Instant::now();
         self.sweep();
         if self.requests.is_empty() {
             return;
         }
         self.pack();
-        if let Err(error) = self.forward() {
+        if let Err(error) = self.forward(arena) {
             return self.fail(error);
         }
         self.requests.retain(|texts| {
@@ -178,12 +174,12 @@ impl Embedding {
     }
 
     /// Runs the batch and sends its vectors.
-    fn forward(&mut self) -> Result<(), ModelError> {
+    fn forward(&mut self, arena: &mut [u8]) -> Result<(), ModelError> {
         let _span = span!("embed.forward", self.batch.tokens());
         let (requests, picks, normalizes) = (&self.requests, &self.picks, self.normalizes);
         self.model.forward(
             &self.batch.forward(),
-            self.arena.as_mut_slice(),
+            arena,
             &mut [],
             &self.workers,
             &mut |first, rows| {

@@ -31,7 +31,8 @@ pub(crate) trait Work: Send {
     fn accept(&mut self, task: Task);
     /// Frees what cancelled requests hold.
     fn sweep(&mut self);
-    fn step(&mut self);
+    /// One step in the engine's arena, which is at least as long as the model's plan asks for.
+    fn step(&mut self, arena: &mut [u8]);
     /// Puts memory in order between steps; whether there may be more to do.
     fn tidy(&mut self) -> bool;
     fn running(&self) -> usize;
@@ -59,7 +60,6 @@ pub(crate) fn begin(
 ) -> Box<dyn Work> {
     let EngineModel {
         model,
-        arena,
         workers,
         vocabulary,
         plan,
@@ -91,11 +91,7 @@ pub(crate) fn begin(
                 books: Some((options.reclaim.clone(), name)),
             };
             let spill = spill.filter(|_| !contiguous);
-            let decoder = LoadedModel {
-                model,
-                arena,
-                workers,
-            };
+            let decoder = LoadedModel { model, workers };
             let generation =
                 Generation::new(decoder, kv, sampler, vocabulary, rules, spill, clock());
             Box::new(Writing {
@@ -107,13 +103,7 @@ pub(crate) fn begin(
         }
         Job::Embed { encoder } => {
             let normalizes = encoder.normalizes();
-            Box::new(Embedding::new(
-                model,
-                arena,
-                workers,
-                normalizes,
-                options.batches,
-            ))
+            Box::new(Embedding::new(model, workers, normalizes, options.batches))
         }
     }
 }
@@ -150,8 +140,8 @@ impl Work for Writing {
         self.generation.sweep();
     }
 
-    fn step(&mut self) {
-        self.generation.step();
+    fn step(&mut self, arena: &mut [u8]) {
+        self.generation.step(arena);
     }
 
     fn tidy(&mut self) -> bool {
@@ -221,8 +211,8 @@ impl Work for Embedding {
         self.sweep();
     }
 
-    fn step(&mut self) {
-        self.step();
+    fn step(&mut self, arena: &mut [u8]) {
+        self.step(arena);
     }
 
     fn tidy(&mut self) -> bool {

@@ -95,7 +95,8 @@ fn model(slot: &Slot, books: &AccountSnapshot) -> Value {
         "used_bytes": used,
         "weights_bytes": part("weights"),
         "kv_bytes": part("kv"),
-        "activations_bytes": part("activations"),
+        // Of the arena that all models share.
+        "activations_bytes": plan.activations().get(),
         "tokenizer_bytes": part("tokenizer"),
         "inflight": snapshot.running + snapshot.waiting,
         "pinned": true,

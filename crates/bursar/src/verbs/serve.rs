@@ -144,6 +144,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         ..Default::default()
     });
     let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
+    let engine = Engine::start(&ledger, TurnWeights::default())?;
+    let controller = engine.controller();
     let generates = |model: &&Opened| model.purpose == Purpose::Generate;
     let several = opened.iter().filter(generates).count() > 1;
     let mut planned = Vec::with_capacity(opened.len());
@@ -152,6 +154,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         // been reserved once for all.
         let process = base.bytes().saturating_sub(model.vocabulary.bytes());
         let left = ledger.free().saturating_add(process);
+        let base = base.with_arena(controller.arena_bytes());
         let plan = plan(&model, base, &settings, budget.bytes, left)?;
         if !plan.fits() {
             eprintln!("{}", prepare::parts(&plan));
@@ -164,9 +167,10 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             ))
             .helps(&plan.remedies(budget.bytes.saturating_sub(left))));
         }
+        let claim = controller.claim(&plan)?;
         let account = ledger.root().child(&*model.name, Lifetime::Semantic);
         let promise = account
-            .reserve(plan.total().saturating_sub(process))
+            .reserve(plan.need(controller.arena_bytes()).loading)
             .map_err(|refusal| Failure::does_not_fit(refusal.to_string()))?;
         let keep = settings.kv_keep(&model.name, several);
         planned.push(Planned {
@@ -175,6 +179,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             opened: model,
             plan,
             promise,
+            claim,
         });
     }
     let mut limits = Limits {
@@ -199,7 +204,6 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let slots = planned.iter().map(|model| model.slot.clone()).collect();
     let server = Server::bind(options, &ledger, account, slots).map_err(|e| failure(&e))?;
     eprintln!("listening on {}", server.address());
-    let engine = Engine::start(&ledger, TurnWeights::default())?;
     let loader = Loader {
         ledger,
         workers,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use bursar_engine::{Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan};
+use bursar_engine::{ArenaClaim, Engine, EngineModel, EngineOptions, LoadOptions, MemoryPlan};
 use bursar_memory::{Ledger, Reservation, counting};
 use bursar_server::{Served, Slot, Stopper};
 use bursar_workers::Workers;
@@ -19,8 +19,10 @@ use crate::progress::{Progress, Unit};
 pub(super) struct Planned {
     pub(super) opened: Opened,
     pub(super) plan: MemoryPlan,
-    /// All bytes of the plan but the process's own: nobody else gets them in the meantime.
+    /// All bytes of the plan but the process's own and the arena's: nobody else gets them in the meantime.
     pub(super) promise: Reservation,
+    /// The same of the arena.
+    pub(super) claim: ArenaClaim,
     pub(super) slot: Slot,
     /// Where its cached prefixes outlive the process.
     pub(super) keep: Option<PathBuf>,
@@ -113,6 +115,7 @@ impl Loader {
             opened,
             plan,
             promise,
+            claim: _claim,
             slot,
             keep,
         } = model;
