@@ -135,6 +135,8 @@ impl Host<'_> {
                     return;
                 }
                 let seat = self.leave(place);
+                // The last to hold a face gives its tokenizer back, which is to be who asked.
+                drop(face);
                 // Whoever asked lets go of it: giving memory back takes long, and others want to run.
                 let _ = reply.send(seat);
             }

@@ -38,6 +38,17 @@ impl Default for Setup {
 
 /// An engine over a file, with exact f32 keys and values.
 pub(crate) fn start(file: &ModelFile, setup: Setup) -> (SoloEngine, Ledger) {
+    let ledger = Ledger::new(BUDGET);
+    let model = load("model", file, &setup, &ledger, &Arc::new(Workers::new(2)));
+    let engine = SoloEngine::start(model, setup.options, &ledger);
+    (engine.unwrap_or_else(|e| panic!("{e}")), ledger)
+}
+
+/// What tests may take.
+pub(crate) const BUDGET: Bytes = Bytes::gib(4);
+
+/// The plan of a file, as it will be loaded.
+pub(crate) fn plan(file: &ModelFile, setup: &Setup) -> (Vocabulary, MemoryPlan) {
     let mut request = PlanRequest {
         purpose: setup.purpose,
         context: None,
@@ -51,11 +62,10 @@ pub(crate) fn start(file: &ModelFile, setup: Setup) -> (SoloEngine, Ledger) {
         threads: 2,
         dequantize: false,
     };
-    let budget = Bytes(4 << 30);
     let base = ProcessBase::measure().unwrap_or_else(|e| panic!("{e}"));
     let plan = |request: &PlanRequest| {
         let vocabulary = Vocabulary::open(file).unwrap_or_else(|e| panic!("{e}"));
-        let plan = MemoryPlan::new(file, &vocabulary, base, request, budget);
+        let plan = MemoryPlan::new(file, &vocabulary, base, request, BUDGET);
         (vocabulary, plan.unwrap_or_else(|e| panic!("{e}")))
     };
     if let Some(blocks) = setup.blocks {
@@ -71,24 +81,29 @@ pub(crate) fn start(file: &ModelFile, setup: Setup) -> (SoloEngine, Ledger) {
         });
         exact.expect("some sum holds exactly so many blocks");
     }
-    let (vocabulary, plan) = plan(&request);
-    let ledger = Ledger::new(budget);
-    let options = LoadOptions { isa: Isa::best() };
-    let workers = Arc::new(Workers::new(2));
+    plan(&request)
+}
+
+/// A loaded model.
+pub(crate) fn load(
+    name: &str,
+    file: &ModelFile,
+    setup: &Setup,
+    ledger: &Ledger,
+    workers: &Arc<Workers>,
+) -> EngineModel {
+    let (vocabulary, plan) = plan(file, setup);
     let model = EngineModel::load(
-        "model",
+        name,
         file,
         vocabulary,
         plan,
-        &ledger,
-        options,
-        workers,
+        ledger,
+        LoadOptions { isa: Isa::best() },
+        Arc::clone(workers),
         &mut |_| {},
     );
-    let model = model.unwrap_or_else(|e| panic!("{e}"));
-    let engine = SoloEngine::start(model, setup.options, &ledger);
-    let engine = engine.unwrap_or_else(|e| panic!("{e}"));
-    (engine, ledger)
+    model.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A greedy request that goes on past end tokens.

@@ -11,4 +11,5 @@ mod edges;
 mod fixtures;
 mod load;
 mod prefixes;
+mod several;
 mod vectors;
