@@ -6,13 +6,15 @@
 //! - `flags`: the settings that a verb takes as flags.
 //! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
 //! - `resolve`: flag over environment over file over default.
-//! - `kv`, `embed`: what the settings of the cache and of batches of texts come to.
+//! - `kv`, `embed`, `monitor`: what the settings of the cache, of batches of texts and of the monitor
+//!   come to.
 //! - `suggest`: what a mistyped name may have meant.
 
 mod embed;
 mod file;
 pub(crate) mod flags;
 mod kv;
+mod monitor;
 mod resolve;
 mod suggest;
 pub(crate) mod table;

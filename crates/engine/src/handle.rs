@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bursar_kv::KvReport;
-use bursar_memory::{Account, Bytes};
+use bursar_memory::{Account, Bytes, ReclaimBooks, ReclaimEvent, Rung};
 use bursar_model::Purpose;
 
 use crate::EngineError;
 use crate::bell::Bell;
 use crate::encoder::TextEncoder;
 use crate::inbox::{Closed, Inbox, lock};
+use crate::ladder::unix_ms;
 use crate::load::{EngineModel, Job};
 use crate::options::EngineOptions;
 use crate::plan::MemoryPlan;
@@ -88,6 +89,8 @@ pub(crate) struct Face {
     batch_tokens: usize,
     /// Requests that may wait.
     queue: usize,
+    /// Where refusals are written down.
+    books: Option<ReclaimBooks>,
     plan: Arc<MemoryPlan>,
     vocabulary: Arc<Vocabulary>,
     encoder: Option<Arc<TextEncoder>>,
@@ -134,6 +137,7 @@ impl Face {
             longest,
             batch_tokens: plan.batch_tokens(),
             queue: options.queue,
+            books: options.reclaim.clone(),
             vocabulary: Arc::clone(&model.vocabulary),
             encoder,
             account: model.account.clone(),
@@ -229,6 +233,15 @@ impl EngineHandle {
                 Bytes(kv.bytes_per_token.0.saturating_mul(free as u64)),
             )
         });
+        if let Some(books) = &self.face.books {
+            books.record(ReclaimEvent {
+                unix_ms: unix_ms(),
+                rung: Rung::Refuse,
+                model: Some(self.face.name.clone()),
+                bytes: Bytes::ZERO,
+                reason: format!("{waiting} requests wait already, as many as may"),
+            });
+        }
         let wait = published.between_ends.as_millis() as u64;
         Err(Rejected::QueueFull {
             waiting,

@@ -217,6 +217,7 @@ impl EngineController {
             let freed = work.reclaim(rung, bytes);
             // What is shown is what is there.
             work.measure();
+            lock(&handle.face().published).kv = work.kv();
             freed
         })
     }

@@ -30,8 +30,8 @@ pub struct EngineOptions {
     pub keep: Option<PathBuf>,
     /// How texts to embed are gathered into batches.
     pub batches: BatchOptions,
-    /// Where it is written down who had to wait for memory, and whose was taken.
-    pub reclaim: ReclaimBooks,
+    /// Where it is written down who had to wait for memory, who was refused, and whose was taken.
+    pub reclaim: Option<ReclaimBooks>,
     /// What the prefixes of requests without a salt of their own are found by: kept secret and the
     /// same from run to run where there is a `keep` file.
     pub salt: [u8; 32],
@@ -48,7 +48,7 @@ impl Default for EngineOptions {
             spill: None,
             keep: None,
             batches: BatchOptions::default(),
-            reclaim: ReclaimBooks::new(),
+            reclaim: None,
             salt: [0; 32],
         }
     }

@@ -6,7 +6,7 @@ use bursar_memory::Ledger;
 
 use crate::EngineError;
 use crate::handle::EngineHandle;
-use crate::host::{Ended, Engine};
+use crate::host::{Ended, Engine, EngineController};
 use crate::load::EngineModel;
 use crate::options::EngineOptions;
 use crate::turns::TurnWeights;
@@ -30,6 +30,11 @@ impl SoloEngine {
         let engine = Engine::start(ledger, TurnWeights::default())?;
         let handle = engine.controller().add(model, options)?;
         Ok(SoloEngine { engine, handle })
+    }
+
+    /// The way to put other models beside it, and to have memory given back.
+    pub fn controller(&self) -> EngineController {
+        self.engine.controller()
     }
 
     /// A way to the model.

@@ -88,7 +88,7 @@ pub(crate) fn begin(
                 fingerprint: shares.then_some(fingerprint),
                 salt: options.salt,
                 compaction: options.compaction.filter(|_| !contiguous),
-                books: Some((options.reclaim.clone(), name)),
+                books: options.reclaim.clone().map(|books| (books, name)),
             };
             let spill = spill.filter(|_| !contiguous);
             let decoder = LoadedModel { model, workers };

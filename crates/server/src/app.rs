@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, Response, StatusCode};
+use axum::http::{Method, Response, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use bursar_engine::ParamsPool;
-use bursar_memory::{Account, Ledger};
+use bursar_memory::pressure::Gauge;
+use bursar_memory::{Account, Bytes, Ledger, ReclaimBooks, ReclaimEvent, Rung};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -23,10 +24,10 @@ use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, models, tokens};
 use crate::phase::{Phase, Stopper};
-use crate::served::Served;
+use crate::served::{Served, unix_ms};
 use crate::slot::Slot;
 use crate::tenants::{Secret, Tenant};
-use crate::{body, health, memory_api, metrics};
+use crate::{body, health, memory_api, metrics, pressure_api};
 
 /// What all requests share.
 pub(crate) struct App {
@@ -40,6 +41,10 @@ pub(crate) struct App {
     pub(crate) stopper: Stopper,
     pub(crate) running: Running,
     pub(crate) requests: Requests,
+    /// How short memory is.
+    pub(crate) pressure: Gauge,
+    /// What was done for it.
+    pub(crate) reclaim: ReclaimBooks,
     pub(crate) params: ParamsPool,
 }
 
@@ -224,6 +229,9 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
 
 async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
     debug_assert_eq!(request.method(), Method::POST);
+    if app.pressure.refuses() {
+        return Err(pressed(app, &request));
+    }
     let in_flight = app.running.begin();
     let (parts, body) = request.into_parts();
     let tenant = parts.extensions.get::<Tenant>().copied();
@@ -239,6 +247,21 @@ async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
         in_flight,
         tenant,
     })
+}
+
+/// Memory is short beyond this process's doing: what is inside goes on, nothing more is let in.
+fn pressed(app: &App, request: &Request) -> ApiError {
+    let message = pressure_api::refusal(&app.pressure.read());
+    app.reclaim.record(ReclaimEvent {
+        unix_ms: unix_ms(),
+        rung: Rung::Refuse,
+        model: None,
+        bytes: Bytes::ZERO,
+        reason: message.clone(),
+    });
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    ApiError::pressed(message, &app.ledger, Bytes(length.unwrap_or(0)))
 }
 
 /// A path as it was meant; what is no escape stays.

@@ -30,6 +30,8 @@ struct Content {
 
 /// Seconds after which to try again where nothing better is known.
 const RETRY_SECONDS: u64 = 1;
+/// Seconds after which the level of memory may have fallen: some looks of the monitor.
+const PRESSED_SECONDS: u64 = 5;
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> ApiError {
@@ -154,15 +156,19 @@ impl ApiError {
         asked: Bytes,
         free: Bytes,
     ) -> ApiError {
-        let books = ledger.snapshot();
-        let mut holders = books.leaves();
-        holders.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-        holders.truncate(5);
-        let figures = figures(asked, free, ledger.budget(), holders.into_iter());
         ApiError::not_now(message)
             .code("queue_full")
             .retry_after(retry_ms.div_ceil(1000).max(1))
-            .with(|content| content.memory = Some(figures))
+            .with(|content| content.memory = Some(held(ledger, asked, free)))
+    }
+
+    /// 429: memory is short around the process, whatever the budget has left; `asked` are the bytes of
+    /// the request itself.
+    pub(crate) fn pressed(message: impl Into<String>, ledger: &Ledger, asked: Bytes) -> ApiError {
+        ApiError::not_now(message)
+            .code("memory_pressure")
+            .retry_after(PRESSED_SECONDS)
+            .with(|content| content.memory = Some(held(ledger, asked, ledger.free())))
     }
 
     /// 503: not this server.
@@ -251,6 +257,15 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// What was asked for, and who holds most now.
+fn held(ledger: &Ledger, asked: Bytes, free: Bytes) -> Value {
+    let books = ledger.snapshot();
+    let mut holders = books.leaves();
+    holders.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    holders.truncate(5);
+    figures(asked, free, ledger.budget(), holders.into_iter())
 }
 
 /// What was asked for, and who has it.

@@ -12,6 +12,8 @@ pub(crate) fn entry(model: &str, kv: &KvReport, totals: &Totals) -> Value {
         "block_tokens": kv.block_tokens,
         "bytes_per_token": kv.bytes_per_token.get(),
         "blocks_total": kv.blocks_total,
+        // Fewer than all while memory is short.
+        "blocks_usable": kv.blocks_capacity,
         "blocks_used": kv.blocks_used,
         "blocks_cached": kv.blocks_cached,
         // Used, cached and free add up to all; those free ones that have no memory are vacant.
@@ -29,6 +31,7 @@ pub(crate) fn entry(model: &str, kv: &KvReport, totals: &Totals) -> Value {
         "committed_bytes": kv.bytes_committed.get(),
         "fragmented_bytes": kv.bytes_fragmented.get(),
         "capacity_bytes": kv.bytes_total.get(),
+        "promised_bytes": kv.bytes_promised.get(),
         "metadata_bytes": kv.bytes_metadata().get(),
         "fragmentation_ratio": kv.fragmentation(),
         "efficiency_ratio": kv.efficiency(),

@@ -9,7 +9,7 @@
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
 //! - `served`, `slot`: a model as the server sees it, and its place until it is there.
 //! - `error`: what a client is told when something is wrong.
-//! - `health`, `memory_api`, `kv_api`, `metrics`: what those see who watch over the server.
+//! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `background`, `random`: small things.
 //!
 //! Nothing here knows how a model computes, and nothing sizes a buffer of one.
@@ -33,6 +33,7 @@ mod memory_api;
 mod metrics;
 mod openai;
 mod phase;
+mod pressure_api;
 mod random;
 mod serve;
 mod served;

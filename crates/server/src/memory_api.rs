@@ -7,11 +7,9 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::kv_api;
+use crate::pressure_api;
 use crate::served::Served;
 use crate::slot::Slot;
-
-/// Parts of the budget from which on resident memory presses.
-const PRESSURES: [(f64, &str); 3] = [(0.95, "critical"), (0.85, "high"), (0.75, "elevated")];
 
 /// The whole report.
 pub(crate) fn report(app: &App) -> Value {
@@ -22,6 +20,11 @@ pub(crate) fn report(app: &App) -> Value {
     let budget = app.ledger.budget();
     let models: Vec<Value> = app.models.iter().map(|slot| model(slot, &books)).collect();
     let kv: Vec<Value> = app.served().filter_map(kv).collect();
+    let pressure = app.pressure.read();
+    let waiting = app
+        .served()
+        .filter_map(|served| pressure_api::waiting(served.id(), &served.engine.snapshot()));
+    let waiting: Vec<Value> = waiting.collect();
     json!({
         "budget_bytes": budget.get(),
         "granted_bytes": books.granted.get(),
@@ -29,17 +32,14 @@ pub(crate) fn report(app: &App) -> Value {
         "rss_bytes": rss,
         "rss_peak_bytes": process.and_then(|process| process.hwm_bytes),
         "drift_bytes": drift,
-        "pressure": pressure(rss, budget),
+        "pressure": pressure.level().name(),
+        "pressure_detail": pressure_api::detail(&pressure),
+        "reclaim": pressure_api::reclaim(&app.reclaim.report()),
+        "waiting": waiting,
         "tree": tree(&books),
         "models": models,
         "kv": kv,
     })
-}
-
-fn pressure(rss: Option<u64>, budget: Bytes) -> &'static str {
-    let part = rss.unwrap_or(0) as f64 / (budget.get() as f64).max(1.0);
-    let found = PRESSURES.iter().find(|(least, _)| part >= *least);
-    found.map_or("normal", |(_, word)| word)
 }
 
 fn tree(account: &AccountSnapshot) -> Value {

@@ -2,6 +2,7 @@
 //! them. Everything is read when it is asked for; requests only add to counters.
 
 mod kv;
+mod reclaim;
 mod spans;
 
 use std::fmt::{Display, Write};
@@ -98,6 +99,7 @@ impl Page {
 pub(crate) fn answer(app: &App) -> Response<Body> {
     let mut page = Page::default();
     memory(app, &mut page);
+    reclaim::write(&mut page, &app.pressure.read(), &app.reclaim.report());
     engines(app, &mut page);
     requests(app, &mut page);
     spans::write(&mut page);

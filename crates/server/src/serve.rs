@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use bursar_engine::ParamsPool;
-use bursar_memory::{Account, AccountOptions, Bytes, Ledger, Lifetime, Refusal};
+use bursar_memory::pressure::Gauge;
+use bursar_memory::{Account, AccountOptions, Bytes, Ledger, Lifetime, ReclaimBooks, Refusal};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -37,6 +38,10 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// How long running requests may take to finish when the server is told to stop.
     pub drain: Duration,
+    /// Shows how short memory is; at critical pressure no request is let in.
+    pub pressure: Gauge,
+    /// What was done for memory, to be reported.
+    pub reclaim: ReclaimBooks,
 }
 
 /// Why there is no server.
@@ -122,6 +127,8 @@ impl Server {
             secret,
             limits,
             drain,
+            pressure,
+            reclaim,
         } = options;
         let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
@@ -136,6 +143,8 @@ impl Server {
             stopper: Stopper::new(),
             running: Running::default(),
             requests: Requests::default(),
+            pressure,
+            reclaim,
             params: ParamsPool::new(),
         });
         Ok(Server {

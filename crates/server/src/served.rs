@@ -52,6 +52,13 @@ impl Served {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
+    unix_ms() / 1000
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

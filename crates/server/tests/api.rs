@@ -541,6 +541,8 @@ fn an_address_that_others_reach_needs_a_key() {
             secret: Secret::unkept().unwrap(),
             limits: Default::default(),
             drain: Duration::from_secs(1),
+            pressure: Default::default(),
+            reclaim: Default::default(),
         };
         let account = bursar_server::requests_account(&ledger).unwrap();
         Server::bind(options, &ledger, account, Vec::new()).map(|_| ())

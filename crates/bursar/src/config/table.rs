@@ -416,8 +416,52 @@ pub(crate) static YIELD_BETWEEN_BATCHES: Setting = Setting {
     help: "Hold each batch of texts to a tenth of a second, so that other requests run in between; if off, each is as large as its memory allows",
 };
 
+/// How often the monitor looks.
+pub(crate) static MONITOR_INTERVAL: Setting = Setting {
+    key: "monitor.interval",
+    flag: "monitor-interval",
+    env: "BURSAR_MONITOR_INTERVAL",
+    placeholder: "TIME",
+    default: Fallback::Value("1s"),
+    read: value::time,
+    help: "How often it is looked whether memory is short",
+};
+
+/// From which share on memory is elevated.
+pub(crate) static MONITOR_ELEVATED: Setting = Setting {
+    key: "monitor.elevated",
+    flag: "monitor-elevated",
+    env: "BURSAR_MONITOR_ELEVATED",
+    placeholder: "SHARE",
+    default: Fallback::Value("70%"),
+    read: value::share,
+    help: "From which share of a limit on memory counts as elevated: what costs nobody anything is given back",
+};
+
+/// From which share on memory is high.
+pub(crate) static MONITOR_HIGH: Setting = Setting {
+    key: "monitor.high",
+    flag: "monitor-high",
+    env: "BURSAR_MONITOR_HIGH",
+    placeholder: "SHARE",
+    default: Fallback::Value("85%"),
+    read: value::share,
+    help: "From which share of a limit on memory counts as high: what is not in use is given back",
+};
+
+/// From which share on memory is critical.
+pub(crate) static MONITOR_CRITICAL: Setting = Setting {
+    key: "monitor.critical",
+    flag: "monitor-critical",
+    env: "BURSAR_MONITOR_CRITICAL",
+    placeholder: "SHARE",
+    default: Fallback::Value("95%"),
+    read: value::share,
+    help: "From which share of a limit on memory counts as critical: new requests are refused",
+};
+
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 35] = [
+pub(crate) static TABLE: [&Setting; 39] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -453,6 +497,10 @@ pub(crate) static TABLE: [&Setting; 35] = [
     &LIMITS_BODY,
     &LIMITS_HEADERS,
     &LIMITS_JSON_DEPTH,
+    &MONITOR_INTERVAL,
+    &MONITOR_ELEVATED,
+    &MONITOR_HIGH,
+    &MONITOR_CRITICAL,
 ];
 
 /// Settings that are on or off: their flags need no value, and some have another that turns them

@@ -58,9 +58,41 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
                 size(&memory["rss_peak_bytes"]),
                 memory["pressure"].as_str().unwrap_or("unknown"),
             ))?;
+            for line in told(&memory) {
+                out.line(line)?;
+            }
         }
     }
     out.flush()
+}
+
+/// Events of the ladder that are printed; all there are is in `--json`.
+const EVENTS: usize = 5;
+
+/// Why memory is short, who waits, and what was done lately.
+fn told(memory: &Value) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    if let Some(cause) = memory["pressure_detail"]["cause"].as_str() {
+        lines.push(format!("short because {cause}"));
+    }
+    for waits in list(&memory["waiting"]) {
+        let (model, requests) = (word(&waits["model"]), &waits["requests"]);
+        let reason = word(&waits["reason"]);
+        lines.push(format!("{model}: {requests} waiting; the first: {reason}"));
+    }
+    for event in list(&memory["reclaim"]["recent"]).iter().take(EVENTS) {
+        let times = match event["times"].as_u64() {
+            Some(times) if times > 1 => format!(" x {times}"),
+            _ => String::new(),
+        };
+        let (rung, model) = (word(&event["rung"]), word(&event["model"]));
+        let returned = size(&event["returned_bytes"]);
+        let reason = word(&event["reason"]);
+        lines.push(format!("{rung}{times}, {model}, {returned} back: {reason}"));
+    }
+    lines
 }
 
 /// An account and all below it.

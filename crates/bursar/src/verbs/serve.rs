@@ -3,20 +3,22 @@
 //! What can be refused is refused first: settings, address, files, plans. Then the port opens, and
 //! the models are loaded while those who ask for them are told when to come back.
 //!
-//! - `load`: the thread that loads.
+//! - `load`: the thread that loads. `watch`: what the monitor is told, and says.
 
 mod load;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_engine::{
-    Engine, EngineOptions, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, TurnWeights,
-    Vocabulary,
+    Engine, EngineOptions, Ladder, LoadOptions, MemoryPlan, Monitor, PlanRequest, ProcessBase,
+    Purpose, TurnWeights, Vocabulary,
 };
 use bursar_files::ModelFile;
-use bursar_memory::{Bytes, Ledger, Lifetime, counting};
+use bursar_memory::pressure::Gauge;
+use bursar_memory::{Bytes, Ledger, Lifetime, ReclaimBooks, counting};
 use bursar_profile::{Level, spans};
 use bursar_server::{
     Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Server,
@@ -35,6 +37,7 @@ use crate::prepare;
 use crate::sizing::{self, Otherwise};
 use crate::verbs::Shared;
 use load::{Loader, Planned};
+use watch::Loaded;
 
 /// Sequences at once where nobody says.
 const PARALLEL: usize = 4;
@@ -42,9 +45,9 @@ const PARALLEL: usize = 4;
 /// that reads prompts faster than 2,560 tokens/s could do with more, and twice as many would double the
 /// activations.
 const BATCH_TOKENS: usize = 256;
-/// Threads beside those that compute, of which the engine's is one: the server's, the one that tokenizes long texts, and the one
-/// that loads.
-const THREADS_BESIDE: usize = 3;
+/// Threads beside those that compute, of which the engine's is one: the server's, the one that
+/// tokenizes long texts, the one that loads, and the monitor's.
+const THREADS_BESIDE: usize = 4;
 
 /// What can be given.
 #[derive(Debug, Args)]
@@ -95,6 +98,10 @@ impl TakesSettings for Takes {
         &table::LIMITS_HEADERS,
         &table::LIMITS_JSON_DEPTH,
         &table::DRAIN,
+        &table::MONITOR_INTERVAL,
+        &table::MONITOR_ELEVATED,
+        &table::MONITOR_HIGH,
+        &table::MONITOR_CRITICAL,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,
@@ -114,6 +121,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let settings = shared.settings(&arguments.settings)?;
     let begun = Instant::now();
     let keys = keys(&settings)?;
+    let watching = settings.monitor_options();
+    let watching = watching.map_err(|error| Failure::usage(error.to_string()))?;
     let secret = secret(shared)?;
     // What cannot be served is said before models are loaded for minutes.
     let listen = settings.listen();
@@ -190,8 +199,10 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
         limits.body = body;
     }
+    let (pressure, reclaim) = (Gauge::new(), ReclaimBooks::new());
     let served = EngineOptions {
         salt: secret.salt(),
+        reclaim: Some(reclaim.clone()),
         ..settings.engine_options(budget.bytes)
     };
     let options = ServerOptions {
@@ -200,10 +211,21 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         secret,
         limits,
         drain: settings.drain(),
+        pressure: pressure.clone(),
+        reclaim: reclaim.clone(),
     };
     let slots = planned.iter().map(|model| model.slot.clone()).collect();
     let server = Server::bind(options, &ledger, account, slots).map_err(|e| failure(&e))?;
     eprintln!("listening on {}", server.address());
+    let loaded = Loaded::default();
+    let monitor = Monitor::start(
+        watching,
+        &ledger,
+        Ladder::new(&ledger, &engine.controller(), &reclaim),
+        Arc::new(loaded.clone()),
+        pressure,
+        watch::listener(),
+    )?;
     let loader = Loader {
         ledger,
         workers,
@@ -211,6 +233,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             isa: settings.isa(),
         },
         engine,
+        loaded,
         served,
         progress: shared.progress,
         begun,
@@ -221,6 +244,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         .start(planned)
         .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|e| failure(&e))?;
+    // It holds the models' tokenizers, and would ask an engine that has ended.
+    drop(monitor);
     loading.end()
 }
 

@@ -154,6 +154,48 @@ fn a_server_answers_is_looked_into_and_ends_when_told() {
         .refused(1, &["cannot ask the server", "bursar serve"]);
 }
 
+/// B5, with models of both kinds at once, all of them used.
+#[test]
+fn several_models_explain_every_byte() {
+    let place = Place::new();
+    let names = [
+        ("llama-q8_0", "llama-q8_0.gguf"),
+        ("qwen3-q4_k_m", "qwen3-q4_k_m.gguf"),
+        ("bert-mean", "bert-mean.gguf"),
+        ("qwen3-embedding", "qwen3-embedding"),
+    ];
+    let paths = names.map(|(_, file)| model(file));
+    let mut arguments: Vec<&str> = paths.iter().map(String::as_str).collect();
+    arguments.extend(["--memory", "512MiB"]);
+    arguments.extend(["--monitor-interval", "20ms"]);
+    let served = Served::start(&place, &arguments);
+    for (index, (name, _)) in names.iter().enumerate() {
+        let (path, rest) = match index {
+            0 | 1 => ("/v1/completions", r#""prompt":"The miller","max_tokens":8"#),
+            _ => ("/v1/embeddings", r#""input":"The miller""#),
+        };
+        let answer = served.post(path, &format!(r#"{{"model":"{name}",{rest}}}"#));
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
+    let at = format!("--listen {}", served.address);
+    let report = place.bursar(&format!("memory --json {at}")).ok().json();
+    holds_its_plan(&report);
+    let rss = report["rss_bytes"].as_u64().expect("a number");
+    let drift = report["drift_bytes"].as_i64().expect("a number");
+    let tolerance = (rss / 50).max(32 << 20);
+    assert!(drift.unsigned_abs() <= tolerance, "{drift} of {rss}");
+    assert_eq!(report["models"].as_array().expect("models").len(), 4);
+    assert_eq!(report["kv"].as_array().expect("caches").len(), 2);
+    // Nothing presses it from outside here, or the machine is short indeed.
+    assert!(report["pressure_detail"]["outside"].is_string());
+    assert_eq!(
+        report["reclaim"]["rungs"].as_array().expect("rungs").len(),
+        9
+    );
+    assert_eq!(report["waiting"], Value::Array(Vec::new()));
+    assert_eq!(served.stop().0, Some(0));
+}
+
 /// B1, B2, B5: what is resident is within the plan and close to what was granted, of which every byte
 /// has an owner.
 fn holds_its_plan(report: &Value) {
@@ -197,6 +239,9 @@ fn what_cannot_be_served_is_said_at_once() {
     place
         .bursar(&format!("serve {chat} {chat} --listen 127.0.0.1:0"))
         .refused(2, &["two models would be called llama-f16"]);
+    place
+        .bursar("serve --monitor-high 60%")
+        .refused(2, &["elevated at 0.7", "each at least as large"]);
     place
         .bursar("serve --limits-json-depth 129")
         .refused(2, &["limits.json_depth", "4 to 128"]);

@@ -9,6 +9,7 @@ mod edges;
 #[path = "../parity/fixtures.rs"]
 #[allow(dead_code, reason = "shared with the parity tests")]
 mod fixtures;
+mod ladder;
 mod load;
 mod prefixes;
 mod several;

@@ -11,13 +11,13 @@ use bursar_memory::Bytes;
 use crate::load::{Answer, Setup, greedy, read, start};
 
 /// A small model with room for long prompts, in a folder that goes with it.
-struct Synth {
+pub(crate) struct Synth {
     dir: std::path::PathBuf,
-    file: ModelFile,
+    pub(crate) file: ModelFile,
 }
 
 impl Synth {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("bursar-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary folder");
         let preset = Preset::parse("tiny-qwen3:q4_k").unwrap_or_else(|e| panic!("{e}"));
@@ -35,7 +35,7 @@ impl Drop for Synth {
 }
 
 /// Tokens that follow from a number.
-fn tokens(seed: u32, count: u32) -> Vec<u32> {
+pub(crate) fn tokens(seed: u32, count: u32) -> Vec<u32> {
     (0..count)
         .map(|i| (i * 37 + seed * 101 + i * i * (seed + 3)) % 1000)
         .collect()

@@ -9,11 +9,11 @@ use super::Page;
 /// A gauge or counter of a cache.
 type Figure = (&'static str, &'static str, fn(&KvReport) -> f64);
 
-const GAUGES: [Figure; 14] = [
+const GAUGES: [Figure; 16] = [
     (
         "bursar_kv_usage_ratio",
-        "Part of the KV blocks that sequences hold, 0 to 1.",
-        |kv| kv.blocks_used as f64 / (kv.blocks_total as f64).max(1.0),
+        "Part of the KV blocks that sequences hold, of those that they may, 0 to 1.",
+        |kv| kv.blocks_used as f64 / (kv.blocks_capacity as f64).max(1.0),
     ),
     (
         "bursar_kv_used_bytes",
@@ -34,6 +34,16 @@ const GAUGES: [Figure; 14] = [
         "bursar_kv_capacity_bytes",
         "Bytes of all KV blocks.",
         |kv| kv.bytes_total.get() as f64,
+    ),
+    (
+        "bursar_kv_promised_bytes",
+        "Bytes that are never refused to keys and values: less than planned while memory is short.",
+        |kv| kv.bytes_promised.get() as f64,
+    ),
+    (
+        "bursar_kv_usable_blocks",
+        "KV blocks that sequences may hold at once: fewer than planned while memory is short.",
+        |kv| kv.blocks_capacity as f64,
     ),
     (
         "bursar_kv_metadata_bytes",

@@ -15,7 +15,8 @@ use bursar_engine::{
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
-use bursar_memory::{Bytes, Ledger};
+use bursar_memory::pressure::Gauge;
+use bursar_memory::{Bytes, Ledger, ReclaimBooks};
 use bursar_server::{
     Keys, Limits, Secret, Served, Server, ServerOptions, Slot, Stopper, requests_account,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) parallel: usize,
     /// Whether the models are announced only, to be filled in by the test.
     pub(crate) late: bool,
+    /// How short memory is.
+    pub(crate) pressure: Gauge,
     pub(crate) models: &'static [(&'static str, &'static str, Purpose)],
 }
 
@@ -45,6 +48,7 @@ impl Setup {
             queue: 64,
             parallel: 4,
             late: false,
+            pressure: Gauge::new(),
             models: &[
                 ("llama", "llama-f16.gguf", Purpose::Generate),
                 ("embedding", "qwen3-embedding", Purpose::Embed),
@@ -118,6 +122,8 @@ impl Setup {
             secret: Secret::unkept().unwrap(),
             limits: self.limits,
             drain: self.drain,
+            pressure: self.pressure,
+            reclaim: ReclaimBooks::new(),
         };
         let server = Server::bind(options, &ledger, account, slots.clone()).unwrap();
         Running {

@@ -12,6 +12,7 @@ use bursar_server::{Served, Slot, Stopper};
 use bursar_workers::Workers;
 
 use super::Opened;
+use super::watch::Loaded;
 use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
 
@@ -35,6 +36,8 @@ pub(super) struct Loader {
     /// Steps them all.
     pub(super) engine: Engine,
     pub(super) options: LoadOptions,
+    /// Models that are there, as the monitor sees them.
+    pub(super) loaded: Loaded,
     pub(super) served: EngineOptions,
     pub(super) progress: Progress,
     pub(super) begun: Instant,
@@ -147,6 +150,7 @@ impl Loader {
             eprintln!("warning: {warning}");
         }
         let defaults = opened.file.generation().clone();
+        self.loaded.push(handle.clone());
         slot.fill(Served::new(handle, defaults));
         Ok(())
     }
