@@ -150,7 +150,26 @@ impl Arena {
         let books = &mut *lock(&self.books.0);
         books.mapped = bytes;
         books.settle();
+        // Nothing of it has been touched.
+        books.reserved.account().set_measured(Bytes::ZERO);
         Ok(())
+    }
+
+    /// Gives back the memory of what the last step left, and says how many bytes went. What a step
+    /// touches next is there again, as zeros.
+    pub(crate) fn trim(&mut self) -> Bytes {
+        let returned = self.region.decommit(0..self.region.len());
+        self.measure();
+        // Where the kernel refuses, everything stays.
+        returned.unwrap_or(Bytes::ZERO)
+    }
+
+    /// Counts the bytes that are really there and notes them on the account.
+    pub(crate) fn measure(&self) {
+        if let Ok(resident) = self.region.resident(0..self.region.len()) {
+            let books = lock(&self.books.0);
+            books.reserved.account().set_measured(resident);
+        }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
@@ -174,6 +193,26 @@ impl Drop for Arena {
 mod tests {
     use super::*;
     use crate::sim::Random;
+
+    #[test]
+    fn what_a_step_left_goes_back_and_is_measured() {
+        let page = charge_of(Bytes(1));
+        let ledger = Ledger::new(Bytes(100 * page.0));
+        let books = ArenaBooks::open(&ledger).expect("a granted account");
+        let mut arena = Arena::new(books.clone()).expect("nothing to map");
+        assert_eq!(arena.trim(), Bytes::ZERO);
+        let claim = books.claim(Bytes(50 * page.0)).expect("it fits");
+        arena.fit([&claim].into_iter()).expect("mapped");
+        let measured = || lock(&books.0).reserved.account().measured();
+        assert_eq!(measured(), Some(Bytes::ZERO));
+        arena.as_mut_slice()[..20 * page.0 as usize].fill(1);
+        arena.measure();
+        assert_eq!(measured(), Some(Bytes(20 * page.0)));
+        assert_eq!(arena.trim(), Bytes(20 * page.0));
+        assert_eq!(measured(), Some(Bytes::ZERO));
+        assert!(arena.as_mut_slice().iter().all(|&byte| byte == 0));
+        assert_eq!(ledger.granted(), Bytes(50 * page.0));
+    }
 
     #[test]
     fn the_arena_is_as_large_as_the_largest_claim_and_charged_for_no_more() {

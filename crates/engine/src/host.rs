@@ -203,6 +203,16 @@ impl EngineController {
         seat.end()
     }
 
+    /// Gives back the memory of what the last step left in the arena; where there is something to do,
+    /// which would touch it again, only if that is meant by `busy`. Says how many bytes went.
+    pub(crate) fn trim_arena(&self, busy: bool) -> Bytes {
+        let (reply, answer) = mpsc::channel();
+        let told = self.shared.tell(Message::Trim { busy, reply });
+        // An engine that has ended has no arena.
+        let answer = told.ok().and_then(|()| answer.recv().ok());
+        answer.unwrap_or(Bytes::ZERO)
+    }
+
     /// Takes a rung of the ladder for a model's `bytes`, as far as it goes, between two of its steps.
     ///
     /// # Errors

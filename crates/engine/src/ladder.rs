@@ -181,7 +181,7 @@ impl Ladder {
             &mut holders,
             &mut Around {
                 free: &mut || self.ledger.free(),
-                trim: &mut trim,
+                trim: &mut || trim(controller),
                 evict,
                 record: &mut |rung, model, bytes, reason| {
                     books.record(ReclaimEvent {
@@ -203,21 +203,28 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Gives back what the process's allocator keeps, and measures how much that was.
-fn trim() -> Freed {
+/// Less than this is not worth a word: the allocator has some pages to give back at any time.
+const WORTH: Bytes = Bytes::kib(256);
+
+/// Gives back what the process's allocator keeps and what the last step left in the arena, and measures
+/// how much that was.
+fn trim(controller: &EngineController) -> Freed {
+    let arena = controller.trim_arena(false);
     let probe = bursar_profile::Probe::default();
     let anonymous = || probe.process().and_then(|process| process.rss_anon_bytes);
-    let before = anonymous();
-    if !counting::purge() {
+    let before = anonymous().unwrap_or(0);
+    let purged = counting::purge();
+    let pages = match anonymous() {
+        Some(after) if purged => Bytes(before.saturating_sub(after)),
+        _ => Bytes::ZERO,
+    };
+    let bytes = arena.saturating_add(pages);
+    if bytes < WORTH {
         return Freed::default();
     }
-    let bytes = before.unwrap_or(0).saturating_sub(anonymous().unwrap_or(0));
-    match bytes {
-        0 => Freed::default(),
-        bytes => Freed {
-            bytes: Bytes(bytes),
-            what: "free pages of the allocator given back".to_owned(),
-        },
+    Freed {
+        bytes,
+        what: format!("{arena} of the idle arena and {pages} of the allocator given back"),
     }
 }
 
@@ -240,7 +247,12 @@ impl Holder for Resident<'_> {
     fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed {
         // One that has gone meanwhile has nothing to give.
         let freed = self.controller.reclaim(&self.handle, rung, bytes);
-        freed.unwrap_or_default()
+        let mut freed = freed.unwrap_or_default();
+        if rung == Rung::ShrinkPrefill && !freed.what.is_empty() {
+            // Shorter pieces touch less of it.
+            freed.bytes = freed.bytes.saturating_add(self.controller.trim_arena(true));
+        }
+        freed
     }
 }
 

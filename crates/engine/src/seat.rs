@@ -66,6 +66,12 @@ impl Seat {
         &self.claim
     }
 
+    /// Whether requests are inside; not those that have just arrived.
+    pub(crate) fn is_busy(&self) -> bool {
+        let busy = |work: &dyn Work| work.running() + work.waiting() > 0;
+        self.work.as_deref().is_some_and(busy)
+    }
+
     /// Whether there is something to do.
     pub(crate) fn runnable(&self) -> bool {
         let busy = |work: &dyn Work| self.untidy || work.running() + work.waiting() > 0;
@@ -159,9 +165,9 @@ impl Seat {
     }
 }
 
-/// When the resident bytes were last counted, and how long that took.
+/// When resident bytes were last counted, and how long that took.
 #[derive(Default)]
-struct Measured {
+pub(crate) struct Measured {
     last: Option<(Instant, Duration)>,
 }
 
@@ -172,7 +178,7 @@ const MEASURE_PART: u32 = 100;
 impl Measured {
     /// Counts again if it is time; before a pause, at any time that is not dominated by it, because
     /// what is told then is told for long.
-    fn refresh(&mut self, pause: bool, measure: impl FnOnce()) {
+    pub(crate) fn refresh(&mut self, pause: bool, measure: impl FnOnce()) {
         if let Some((at, took)) = self.last {
             let wait = match pause {
                 true => took * (MEASURE_PART / 10),

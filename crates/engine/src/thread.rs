@@ -6,12 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use bursar_memory::Bytes;
+
 use bursar_memory::region::RegionError;
 
 use crate::arena::Arena;
 use crate::handle::Face;
 use crate::host::{Endings, Shared};
-use crate::seat::Seat;
+use crate::seat::{Measured, Seat};
 use crate::turns::Turns;
 use crate::work::Work;
 
@@ -25,6 +27,11 @@ pub(crate) enum Message {
     Lend(Arc<Face>, mpsc::Sender<Box<dyn Work>>),
     /// It comes back; `None` if it cannot be used any more.
     Return(Arc<Face>, Option<Box<dyn Work>>),
+    /// The arena's memory is asked for; if there is something to do, only where that is meant.
+    Trim {
+        busy: bool,
+        reply: mpsc::Sender<Bytes>,
+    },
 }
 
 /// All models of an engine, on its thread.
@@ -33,6 +40,7 @@ pub(crate) struct Host<'a> {
     seats: Vec<Seat>,
     turns: Turns,
     arena: Arena,
+    measured: Measured,
     /// What waits for work that is lent.
     deferred: VecDeque<Message>,
 }
@@ -54,6 +62,7 @@ pub(crate) fn run(shared: &Shared, turns: Turns, arena: Arena) -> Endings {
         seats: Vec::new(),
         turns,
         arena,
+        measured: Measured::default(),
         deferred: VecDeque::new(),
     };
     while host.turn() {}
@@ -85,6 +94,8 @@ impl Host<'_> {
             if self.guarded(place, Seat::step) {
                 self.turns.ran(place, start.elapsed());
             }
+            let pause = !self.seats.iter().any(Seat::runnable);
+            self.measured.refresh(pause, || self.arena.measure());
         }
         true
     }
@@ -152,6 +163,10 @@ impl Host<'_> {
                     }
                     None => self.deferred.push_back(Message::Lend(face, reply)),
                 }
+            }
+            Message::Trim { busy, reply } => {
+                let free = busy || !self.seats.iter().any(Seat::is_busy);
+                let _ = reply.send(if free { self.arena.trim() } else { Bytes::ZERO });
             }
             Message::Return(face, work) => {
                 if let Some(place) = self.place(&face) {

@@ -105,6 +105,10 @@ fn forgotten_prefixes_go_back_to_the_system_and_are_computed_again() {
     assert!(returned > Bytes::ZERO && served.ledger.granted() < granted);
     let kv = served.handle.snapshot().kv.expect("it writes");
     assert_eq!((kv.blocks_cached, kv.slabs_committed), (0, 0));
+    // What the last step left in the arena went too.
+    let arena = served.ledger.snapshot();
+    let arena = arena.find("process/activations").expect("an account");
+    assert_eq!(arena.measured, Some(Bytes::ZERO));
     // The promise stays: it is not for others in this process.
     assert_eq!(kv.blocks_capacity, kv.blocks_total);
     assert_eq!(served.ask(1), (want, 0));

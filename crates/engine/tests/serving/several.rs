@@ -2,6 +2,7 @@
 //! all that it held.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bursar_engine::{
     EmbedEvent, EmbedOptions, EmbedRequest, Engine, EngineError, EngineHandle, EngineModel,
@@ -227,7 +228,9 @@ fn models_come_and_go_beside_one_that_stays() {
             }
             Purpose::Embed => drop(vectors(embed(&handle))),
         }
-        assert!(handle.is_empty() && handle.idle_since().is_some());
+        // The last word is sent before the engine counts who is left.
+        assert!(handle.wait_empty(Instant::now() + Duration::from_secs(60)));
+        assert!(handle.idle_since().is_some());
         let ended = controller.remove(&handle);
         assert!(ended.is_ok(), "{ended:?}");
         assert!(!handle.snapshot().alive);
