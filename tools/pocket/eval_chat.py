@@ -3,10 +3,11 @@
     python eval_chat.py TOKENS MODEL.gguf BURSAR SEEN
 
 Perplexity is per token of pocket-chat's own vocabulary, over the same tokens for all. One 5-gram model
-is trained on the whole training row, another on blocks of it of as many tokens as the network has
-seen (SEEN). The network reads windows of 1,024 tokens, spread evenly, and answers for the second half
+is trained on the whole training row; where the network has seen fewer tokens (SEEN) than that, another
+on blocks of it of as many. The network reads windows of 1,024 tokens, spread evenly, and answers for the second half
 of each, so every prediction has at least 512 tokens before it; the weights are those of the file,
-dequantised.
+dequantised. "Repeated" is the share of tokens that a copy from earlier in the window would get right, which n-grams
+cannot do.
 """
 
 import subprocess
@@ -32,11 +33,30 @@ PROMPTS = (
 )
 
 
+def windows(ids: np.ndarray) -> range:
+    """Where the windows begin."""
+    apart = STRIDE * max(1, len(ids) // STRIDE // WINDOWS_MAX)
+    return range(0, len(ids) - WINDOW, apart)
+
+
+def repeated(ids: np.ndarray) -> float:
+    """Share of the answered tokens that followed the same four tokens earlier in their window."""
+    hits = tokens = 0
+    for start in windows(ids):
+        window, followed = ids[start : start + WINDOW + 1].tolist(), {}
+        for at in range(4, WINDOW + 1):
+            before = tuple(window[at - 4 : at])
+            if at > WINDOW - STRIDE:
+                tokens += 1
+                hits += followed.get(before) == window[at]
+            followed[before] = window[at]
+    return hits / tokens
+
+
 def network(model, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(positions, log probabilities) of the positions that the windows answer for."""
     places, found = [], []
-    apart = STRIDE * max(1, len(ids) // STRIDE // WINDOWS_MAX)
-    for start in range(0, len(ids) - WINDOW, apart):
+    for start in windows(ids):
         window = torch.from_numpy(ids[start : start + WINDOW + 1].astype(np.int64))
         with torch.no_grad():
             hidden = model.hidden(window[None, :-1])[0, WINDOW - STRIDE :]
@@ -72,16 +92,17 @@ def main() -> None:
     model = gguf_model.load(Path(path))
     train = np.fromfile(tokens / "train.u16", dtype=np.uint16)
     counts = ngram.unigram(train, model.shape.vocab)
-    grams = ngram.KneserNey(train, model.shape.vocab)
-    fewer = ngram.KneserNey(part_of(train, seen), model.shape.vocab)
-    print(f"| split | tokens | unigram | 5-gram, {seen:,} tokens | 5-gram, {len(train):,} tokens | pocket-chat |")
-    print("|---|---:|---:|---:|---:|---:|")
+    rows = [part_of(train, seen), train] if seen < len(train) else [train]
+    grams = [ngram.KneserNey(row, model.shape.vocab) for row in rows]
+    names = "".join(f" 5-gram, {len(row):,} tokens |" for row in rows)
+    print(f"| split | tokens | repeated in the window | unigram |{names} pocket-chat |")
+    print("|---|---:|---:|---:|---:|" + "---:|" * len(rows))
     for split, meaning in (("heldout", "held-out files"), ("unseen", "crates never trained on")):
         ids = np.fromfile(tokens / f"{split}.u16", dtype=np.uint16)
         places, logs = network(model, ids)
-        figures = [counts[ids[places]], *(m.log_probabilities(ids)[places] for m in (fewer, grams)), logs]
+        figures = [counts[ids[places]], *(m.log_probabilities(ids)[places] for m in grams), logs]
         cells = " | ".join(f"{perplexity(f):.1f}" for f in figures)
-        print(f"| {meaning} | {len(places)} | {cells} |", flush=True)
+        print(f"| {meaning} | {len(places)} | {repeated(ids):.0%} | {cells} |", flush=True)
     for kind, prompt in PROMPTS:
         print(f"\n{kind}: {prompt}\n---\n{answer(bursar, path, kind, prompt)}")
 
