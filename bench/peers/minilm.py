@@ -1,36 +1,90 @@
 #!/usr/bin/env python3
 """Embedding speed of all-MiniLM-L6-v2: Bursar beside sentence-transformers and onnxruntime.
 
+    python bench/peers/minilm.py lines TEXTS [--count 20000]
     python bench/peers/minilm.py onnx  MODEL_DIR OUT.onnx
-    python bench/peers/minilm.py run   MODEL_DIR TEXTS --engine st-f32|st-bf16|onnx-f32 [--onnx FILE]
-    python bench/peers/minilm.py table MODEL_DIR TEXTS [--onnx FILE] [--bursar 'COMMAND {model} {texts}']
+    python bench/peers/minilm.py run   MODEL_DIR TEXTS --engine st-f32|st-bf16|onnx-f32|bursar [--onnx FILE] [--program BURSAR]
+    python bench/peers/minilm.py table MODEL_DIR TEXTS [--onnx FILE] [--program BURSAR]
 
 MODEL_DIR is a sentence-transformers directory with BERT, mean pooling and
-normalisation; TEXTS has one text per line. `onnx` exports the encoder once. `run`
-measures one engine and prints one JSON line with texts_per_second: tokenisation
-and pooling are part of it, loading and one warm-up pass are not. `table` runs the
-engines in turn, each in its own process, and prints a Markdown table; COMMAND is
-any command that prints a JSON line with texts_per_second and, if it can,
-tokens_per_second ({model}, {texts}, {threads} and {batch} are filled in).
+normalisation; TEXTS has one text per line. `lines` makes such a file from the
+documentation and comments of Python's standard library, always the same for one
+version of Python. `onnx` exports the encoder once. `run` measures one engine and
+prints one JSON line with texts_per_second: tokenisation and pooling are part of
+it (Bursar's reading and writing of files too), loading and a warm-up with some
+of the texts are not. `table` runs the engines in turn, each in its own process,
+prints a Markdown table and how far each engine's vectors are from the first's.
 """
 
 import argparse
+import ast
+import hashlib
 import importlib.metadata
+import io
 import json
-import shlex
+import random
+import re
+import resource
+import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
+import tokenize
 from pathlib import Path
 
 import interleave
 
+# Texts embedded before the clock starts.
+WARM_UP = 256
 METRICS = {"texts_per_second": "texts/s", "tokens_per_second": "tokens/s", "peak_rss_bytes": "peak RSS bytes"}
+ENGINES = ["st-f32", "st-bf16", "onnx-f32", "bursar"]
 INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def read_texts(path: Path) -> list[str]:
     """Lines ended by a line feed and by nothing else."""
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def paragraphs(source: str):
+    """Paragraphs of the docstrings and comments of a module, in their order, each as one line."""
+    texts = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if text := ast.get_docstring(node):
+                texts.append((getattr(node, "lineno", 0), text))
+    comment, last = [], 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            if comment and token.start[0] != last + 1:
+                texts.append((last, " ".join(comment)))
+                comment = []
+            comment.append(token.string.lstrip("#!: "))
+            last = token.start[0]
+    texts.append((last, " ".join(comment)))
+    for _, text in sorted(texts):
+        for part in re.split(r"\n\s*\n", text):
+            if len(line := " ".join(part.split())) >= 20:
+                yield line
+
+
+def lines(args) -> None:
+    """Writes texts: different ones, drawn with a fixed seed."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        if "site-packages" in path.parts:
+            continue
+        try:
+            found.update(dict.fromkeys(paragraphs(path.read_text(encoding="utf-8"))))
+        except (SyntaxError, UnicodeDecodeError, tokenize.TokenError):
+            continue  # Test cases that are meant to be broken.
+    drawn = random.Random(0).sample(list(found), args.count)
+    text = "".join(line + "\n" for line in drawn)
+    args.texts.write_text(text, encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    print(f"{args.count} of {len(found)} lines of Python {sys.version.split()[0]}, {len(text)} bytes, SHA-256 {digest}")
 
 
 def max_tokens(directory: Path) -> int:
@@ -115,42 +169,65 @@ def onnxruntime(directory: Path, file: Path, threads: int, batch: int):
     return embed
 
 
-def run(args) -> None:
-    """Measures one engine."""
+def bursar(args) -> dict:
+    """`bursar embed` as users run it, files included."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = args.out or Path(folder) / "vectors.npy"
+        command = [args.program, "embed", str(args.model), str(args.texts), "--threads", str(args.threads), "--json", "-o", str(out), "--restart"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        figures = json.loads(done.stdout)
+    version = subprocess.run([args.program, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[1]
+    return {
+        "engine": "bursar",
+        "version": version,
+        "threads": args.threads,
+        "texts": figures["texts"],
+        "tokens": figures["tokens"],
+        "seconds": round(figures["seconds"], 3),
+        "texts_per_second": round(figures["texts_per_second"], 3),
+        "tokens_per_second": round(figures["tokens_per_second"], 1),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+    }
+
+
+def peer(args) -> dict:
+    """An engine in this process."""
     import numpy as np
 
     texts = read_texts(args.texts)
-    tokenizer = tokenizer_of(args.model)
-    tokenizer.no_padding()
-    tokens = sum(len(e.ids) for e in tokenizer.encode_batch(texts))
     if args.engine == "onnx-f32":
         if args.onnx is None:
             sys.exit("--engine onnx-f32 needs --onnx FILE; make it with: minilm.py onnx MODEL_DIR FILE")
         embed, package = onnxruntime(args.model, args.onnx, args.threads, args.batch), "onnxruntime"
     else:
         embed, package = sentence_transformers(args.model, args.engine.removeprefix("st-"), args.threads, args.batch), "sentence-transformers"
-    embed(texts)
-    best = []
-    for _ in range(args.repeat):
-        begun = time.perf_counter()
-        vectors = embed(texts)
-        best.append(time.perf_counter() - begun)
-    seconds = sorted(best)[len(best) // 2]
-    value = {
+    embed(texts[:WARM_UP])
+    begun = time.perf_counter()
+    vectors = embed(texts)
+    seconds = time.perf_counter() - begun
+    peak = peak_bytes()
+    if args.out:
+        np.save(args.out, vectors.astype(np.float32))
+    tokenizer = tokenizer_of(args.model)
+    tokenizer.no_padding()
+    tokens = sum(len(e.ids) for e in tokenizer.encode_batch(texts))
+    return {
         "engine": args.engine,
         "version": importlib.metadata.version(package),
         "threads": args.threads,
         "batch": args.batch,
         "texts": len(texts),
         "tokens": tokens,
+        "seconds": round(seconds, 3),
         "texts_per_second": round(len(texts) / seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1),
-        "peak_rss_bytes": peak_bytes(),
+        "peak_rss_bytes": peak,
     }
-    reference = args.model / "reference.npy"
-    if reference.exists() and np.load(reference).shape == vectors.shape:
-        value["cosine_min"] = float((np.load(reference) * vectors).sum(axis=1).min())
-    print(json.dumps(value))
+
+
+def run(args) -> None:
+    """Measures one engine."""
+    print(json.dumps(bursar(args) if args.engine == "bursar" else peer(args)))
 
 
 def peak_bytes() -> int:
@@ -163,19 +240,29 @@ def peak_bytes() -> int:
 
 def compare(args) -> None:
     """Runs the engines in turn and prints the table."""
-    me = [sys.executable, str(Path(__file__).resolve()), "run", str(args.model), str(args.texts)]
-    shape = ["--threads", str(args.threads), "--batch", str(args.batch), "--repeat", str(args.repeat)]
-    commands = {"sentence-transformers f32": [*me, *shape, "--engine", "st-f32"], "sentence-transformers bf16": [*me, *shape, "--engine", "st-bf16"]}
+    import numpy as np
+
+    names = {"st-f32": "sentence-transformers f32", "st-bf16": "sentence-transformers bf16"}
     if args.onnx:
-        commands["onnxruntime f32"] = [*me, *shape, "--engine", "onnx-f32", "--onnx", str(args.onnx)]
-    if args.bursar:
-        fill = {"model": args.model, "texts": args.texts, "threads": args.threads, "batch": args.batch}
-        commands = {"bursar": [word.format(**fill) for word in shlex.split(args.bursar)], **commands}
-    results = interleave.rounds(commands, args.rounds)
+        names["onnx-f32"] = "onnxruntime f32"
+    if args.program:
+        names["bursar"] = "bursar f32"
+    names = {engine: name for engine, name in names.items() if engine in (args.engines or names)}
+    more = ["--threads", str(args.threads), "--batch", str(args.batch), "--program", str(args.program), "--onnx", str(args.onnx)]
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = {engine: Path(folder) / f"{engine}.npy" for engine in names}
+        me = [sys.executable, str(Path(__file__).resolve()), "run", str(args.model), str(args.texts), *more]
+        commands = {name: [*me, "--engine", engine, "--out", str(vectors[engine])] for engine, name in names.items()}
+        results = interleave.rounds(commands, args.rounds)
+        first, *others = [(names[engine], np.load(path).astype(np.float64)) for engine, path in vectors.items()]
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"{args.model.name}, {args.texts.name}, {args.threads} threads, batches of {args.batch}, {args.rounds} rounds\n")
-    print(interleave.table(results, METRICS, "sentence-transformers f32"))
+    texts, tokens = (results[first[0]][0][key] for key in ("texts", "tokens"))
+    print(f"{args.model.name}, {args.texts.name}: {texts} texts, {tokens} tokens, {args.threads} threads, peers in batches of {args.batch}, rounds: {args.rounds}\n")
+    print(interleave.table(results, METRICS, first[0]) + "\n")
+    for name, rows in others:
+        lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(first[1], axis=1)
+        print(f"smallest cosine of {name} with {first[0]}: {((rows * first[1]).sum(axis=1) / lengths).min():.9f}")
 
 
 def main() -> None:
@@ -184,23 +271,29 @@ def main() -> None:
     verb = verbs.add_parser("onnx", help="export the encoder")
     verb.add_argument("model", type=Path, metavar="MODEL_DIR")
     verb.add_argument("out", type=Path, metavar="OUT.onnx")
+    verb = verbs.add_parser("lines", help="make a file of texts")
+    verb.add_argument("texts", type=Path, metavar="TEXTS")
+    verb.add_argument("--count", type=int, default=20_000)
     for name in ("run", "table"):
         verb = verbs.add_parser(name, help={"run": "measure one engine", "table": "measure all in turn"}[name])
         verb.add_argument("model", type=Path, metavar="MODEL_DIR")
         verb.add_argument("texts", type=Path, metavar="TEXTS")
         verb.add_argument("--onnx", type=Path, metavar="FILE", help="the exported encoder")
+        verb.add_argument("--program", metavar="BURSAR", help="the bursar program")
         verb.add_argument("--threads", type=int, default=2)
         verb.add_argument("--batch", type=int, default=32)
-        verb.add_argument("--repeat", type=int, default=1, help="timed passes per process, of which the median counts")
         if name == "run":
-            verb.add_argument("--engine", choices=["st-f32", "st-bf16", "onnx-f32"], required=True)
+            verb.add_argument("--engine", choices=ENGINES, required=True)
+            verb.add_argument("--out", type=Path, metavar="FILE.npy", help="keep the vectors")
         else:
-            verb.add_argument("--bursar", metavar="COMMAND", help="Bursar's command line, a template")
+            verb.add_argument("--engines", nargs="+", choices=ENGINES, help="only these")
             verb.add_argument("--rounds", type=int, default=3)
             verb.add_argument("--json", type=Path, help="write every single result to this file")
     args = parser.parse_args()
     if args.verb == "onnx":
         export_onnx(args.model, args.out)
+    elif args.verb == "lines":
+        lines(args)
     elif args.verb == "run":
         run(args)
     else:
