@@ -163,6 +163,12 @@ impl Executor<'_> {
                             EmbedIndex::Position => position(batch, first + row),
                             EmbedIndex::First => 0,
                         };
+                        if let Some(same) = repeated(batch, index, first, row) {
+                            // Copied where a panel would be gathered again.
+                            let (done, mut rest) = part.reborrow().split_at_row(row);
+                            rest.row_mut(0).copy_from_slice(done.row(same));
+                            continue;
+                        }
                         table
                             .layout()
                             .unpack_row(table.bytes(), entry, part.row_mut(row));
@@ -263,34 +269,18 @@ impl Executor<'_> {
                 scratch_kv,
             } => {
                 let (k_cols, v_cols) = (self.cols(k), self.cols(v));
-                let write = |k: &[u8], v: &[u8], kv: &mut [u8]| {
-                    let (k, v): (&[f32], &[f32]) =
-                        (bytemuck::cast_slice(k), bytemuck::cast_slice(v));
-                    for (index, sequence) in batch.sequences.iter().enumerate() {
-                        let (first, n) = (sequence.rows.start, sequence.rows.len());
-                        let blocks = self.blocks(pass, index, scratch_kv.is_some());
-                        let k = MatRef::dense(&k[first * k_cols..][..n * k_cols], n, k_cols);
-                        let v = MatRef::dense(&v[first * v_cols..][..n * v_cols], n, v_cols);
-                        kv_write(
-                            self.isa,
-                            self.kv,
-                            kv,
-                            blocks,
-                            layer,
-                            sequence.position,
-                            k,
-                            v,
-                        );
-                    }
-                };
                 match scratch_kv {
                     Some(kv) => {
                         let [k, v, kv] = self.borrow(arena, pass, [k, v, kv]);
-                        write(k, v, kv);
+                        let (k, v) = (matrix_ref(k, k_cols), matrix_ref(v, v_cols));
+                        self.write_scratch(pass, layer, k, v, kv);
                     }
                     None => {
                         let [k, v] = self.borrow(arena, pass, [k, v]);
-                        write(k, v, cache);
+                        let (k, v) = (matrix_ref(k, k_cols), matrix_ref(v, v_cols));
+                        for sequence in batch.sequences {
+                            self.write(sequence, sequence.blocks, layer, k, v, cache);
+                        }
                     }
                 }
             }
@@ -371,6 +361,81 @@ impl Executor<'_> {
                 }
             }
         }
+    }
+
+    /// Writes the keys and values of one sequence.
+    fn write(
+        &self,
+        sequence: &SequenceRows<'_>,
+        blocks: &[u32],
+        layer: usize,
+        k: MatRef<'_>,
+        v: MatRef<'_>,
+        kv: &mut [u8],
+    ) {
+        let rows = sequence.rows.clone();
+        let (k, v) = (k.rows_in(rows.clone()), v.rows_in(rows));
+        kv_write(
+            self.isa,
+            self.kv,
+            kv,
+            blocks,
+            layer,
+            sequence.position,
+            k,
+            v,
+        );
+    }
+
+    /// Writes those of all sequences to the pass's own blocks, which lie in the order of the
+    /// sequences: so they are cut between sequences, and the workers share the pieces.
+    fn write_scratch(
+        &self,
+        pass: &Pass<'_>,
+        layer: usize,
+        k: MatRef<'_>,
+        v: MatRef<'_>,
+        kv: &mut [u8],
+    ) {
+        struct Part<'p> {
+            sequences: &'p [SequenceRows<'p>],
+            kv: &'p mut [u8],
+        }
+        let count = |sequence: &SequenceRows<'_>| {
+            let rows = sequence.rows.len();
+            rows.div_ceil(self.kv.block_tokens())
+        };
+        let share = self.rows_per_part(k.rows(), k.cols());
+        let mut parts: ArrayVec<Part<'_>, PARTS_MAX> = ArrayVec::new();
+        let (mut sequences, mut rest) = (pass.batch.sequences, kv);
+        while !sequences.is_empty() {
+            let (mut rows, mut blocks, mut taken) = (0, 0, 0);
+            let last = parts.remaining_capacity() == 1;
+            for sequence in sequences {
+                if rows >= share && !last {
+                    break;
+                }
+                rows += sequence.rows.len();
+                blocks += count(sequence);
+                taken += 1;
+            }
+            let (part, others) = sequences.split_at(taken);
+            let (kv, others_kv) = rest.split_at_mut(blocks * self.kv.block_bytes());
+            parts.push(Part {
+                sequences: part,
+                kv,
+            });
+            (sequences, rest) = (others, others_kv);
+        }
+        self.workers.for_each_mut(&mut parts, |_, part| {
+            // Block `i` is `i`, counted from the part's first.
+            let mut blocks = pass.scratch_blocks;
+            for sequence in part.sequences {
+                let (own, others) = blocks.split_at(count(sequence));
+                self.write(sequence, own, layer, k, v, part.kv);
+                blocks = others;
+            }
+        });
     }
 
     /// Block table of a sequence: its own, or its share of the pass's scratch blocks.
@@ -582,6 +647,31 @@ fn position(batch: &ForwardBatch<'_>, row: usize) -> usize {
     let index = batch.sequences.partition_point(|s| s.rows.end <= row);
     let sequence = &batch.sequences[index];
     sequence.position + row - sequence.rows.start
+}
+
+/// A row of a part of the batch (the one that begins at row `first`) before row `row` of it that has
+/// the same entry of an embedding table: texts begin at the same positions and are of one type.
+fn repeated(
+    batch: &ForwardBatch<'_>,
+    index: EmbedIndex,
+    first: usize,
+    row: usize,
+) -> Option<usize> {
+    match index {
+        EmbedIndex::Token => None,
+        EmbedIndex::First => row.checked_sub(1),
+        EmbedIndex::Position => {
+            let at = first + row;
+            let own = batch.sequences.partition_point(|s| s.rows.end <= at);
+            let (before, own) = (
+                batch.sequences.get(own.checked_sub(1)?)?,
+                batch.sequences.get(own)?,
+            );
+            let position = own.position + at - own.rows.start;
+            let same = before.rows.start + position.checked_sub(before.position)?;
+            (same < before.rows.end).then_some(same.checked_sub(first)?)
+        }
+    }
 }
 
 /// Pools the rows of one sequence; the mean sums rows in order.
