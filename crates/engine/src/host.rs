@@ -274,3 +274,6 @@ impl Drop for Lent<'_> {
             .tell(Message::Return(Arc::clone(self.face), work));
     }
 }
+
+#[cfg(test)]
+mod tests;
