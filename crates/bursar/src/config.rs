@@ -6,8 +6,8 @@
 //! - `flags`: the settings that a verb takes as flags.
 //! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
 //! - `resolve`: flag over environment over file over default.
-//! - `kv`, `embed`, `monitor`: what the settings of the cache, of batches of texts and of the monitor
-//!   come to.
+//! - `kv`, `embed`, `monitor`, `turns`: what the settings of the cache, of batches of texts, of the
+//!   monitor and of turns come to.
 //! - `suggest`: what a mistyped name may have meant.
 
 mod embed;
@@ -18,6 +18,7 @@ mod monitor;
 mod resolve;
 mod suggest;
 pub(crate) mod table;
+mod turns;
 pub(crate) mod value;
 
 pub(crate) use flags::{SettingFlags, TakesSettings};

@@ -328,6 +328,28 @@ pub(crate) static DRAIN: Setting = Setting {
     help: "How long running requests may take to finish when the server is told to stop",
 };
 
+/// What models that write get of the time.
+pub(crate) static TURNS_GENERATE: Setting = Setting {
+    key: "turns.generate",
+    flag: "turns-generate",
+    env: "BURSAR_TURNS_GENERATE",
+    placeholder: "N",
+    default: Fallback::Value("4"),
+    read: value::weight,
+    help: "Parts of the time that models which write get while others make vectors",
+};
+
+/// What models that make vectors get of the time.
+pub(crate) static TURNS_EMBED: Setting = Setting {
+    key: "turns.embed",
+    flag: "turns-embed",
+    env: "BURSAR_TURNS_EMBED",
+    placeholder: "N",
+    default: Fallback::Value("1"),
+    read: value::weight,
+    help: "Parts of the time that models which make vectors get while others write",
+};
+
 /// Requests that may wait.
 pub(crate) static LIMITS_QUEUE: Setting = Setting {
     key: "limits.queue",
@@ -461,7 +483,7 @@ pub(crate) static MONITOR_CRITICAL: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 39] = [
+pub(crate) static TABLE: [&Setting; 41] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -493,6 +515,8 @@ pub(crate) static TABLE: [&Setting; 39] = [
     &API_KEY_FILE,
     &TENANTS_FILE,
     &DRAIN,
+    &TURNS_GENERATE,
+    &TURNS_EMBED,
     &LIMITS_QUEUE,
     &LIMITS_BODY,
     &LIMITS_HEADERS,

@@ -115,6 +115,11 @@ pub(crate) fn sequences(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 4096, 1)
 }
 
+/// Reads a weight among others: 1 to 1,000.
+pub(crate) fn weight(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 1000, 1)
+}
+
 /// Reads a count of texts: 1 to 2^20.
 pub(crate) fn texts(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 1 << 20, 1)

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bursar_engine::{
     Engine, EngineOptions, Ladder, LoadOptions, MemoryPlan, Monitor, PlanRequest, ProcessBase,
-    Purpose, TurnWeights, Vocabulary,
+    Purpose, Vocabulary,
 };
 use bursar_files::ModelFile;
 use bursar_memory::pressure::Gauge;
@@ -98,6 +98,8 @@ impl TakesSettings for Takes {
         &table::LIMITS_HEADERS,
         &table::LIMITS_JSON_DEPTH,
         &table::DRAIN,
+        &table::TURNS_GENERATE,
+        &table::TURNS_EMBED,
         &table::MONITOR_INTERVAL,
         &table::MONITOR_ELEVATED,
         &table::MONITOR_HIGH,
@@ -153,7 +155,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         ..Default::default()
     });
     let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
-    let engine = Engine::start(&ledger, TurnWeights::default())?;
+    let engine = Engine::start(&ledger, settings.turns())?;
     let controller = engine.controller();
     let generates = |model: &&Opened| model.purpose == Purpose::Generate;
     let several = opened.iter().filter(generates).count() > 1;
