@@ -8,6 +8,7 @@
 //! - `resolve`: flag over environment over file over default.
 //! - `kv`, `embed`, `monitor`, `turns`: what the settings of the cache, of batches of texts, of the
 //!   monitor and of turns come to.
+//! - `weights`: what is asked of weights.
 //! - `suggest`: what a mistyped name may have meant.
 
 mod embed;
@@ -20,6 +21,7 @@ mod suggest;
 pub(crate) mod table;
 mod turns;
 pub(crate) mod value;
+mod weights;
 
 pub(crate) use flags::{SettingFlags, TakesSettings};
 pub(crate) use resolve::{ConfigError, Origin, Settings, Surroundings};

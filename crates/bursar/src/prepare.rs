@@ -1,6 +1,9 @@
 //! What `run`, `embed` and `plan` do alike: everything up to the point where weights would be read.
 
-use bursar_engine::{MemoryPlan, ProcessBase, Purpose, Vocabulary};
+use bursar_engine::{
+    DtypeChoice, EngineError, Expected, MemoryPlan, ProcessBase, Purpose, Rates, Vocabulary,
+    WeightsDtype,
+};
 use bursar_files::ModelFile;
 use bursar_kv::Preset;
 use bursar_memory::budget::Budget;
@@ -25,6 +28,11 @@ pub(crate) struct Prepared {
     pub(crate) budget: Budget,
     /// What its cache was sized by, if by name.
     pub(crate) preset: Option<Preset>,
+    /// What this machine does with weights and what that makes of the model, where layers are
+    /// streamed from a file that is there.
+    pub(crate) expected: Option<(Rates, Expected)>,
+    /// What was asked of the weights' form.
+    dtype: DtypeChoice,
 }
 
 /// Plans a model for a purpose.
@@ -52,7 +60,17 @@ pub(crate) fn prepare(
         budget.bytes,
         |request| MemoryPlan::new(&file, &vocabulary, base, request, budget.bytes),
     )?;
+    let rates = match plan.streaming() {
+        Some(_) if plan.fits() && file.has_data() => {
+            Some(Rates::measure(&file, plan.model(), settings.isa()).map_err(EngineError::from)?)
+        }
+        _ => None,
+    };
+    // What it was measured with goes back.
+    counting::purge();
     Ok(Prepared {
+        expected: rates.and_then(|rates| Some((rates, plan.expected(&rates)?))),
+        dtype: settings.weights().dtype,
         file,
         vocabulary,
         plan,
@@ -62,13 +80,45 @@ pub(crate) fn prepare(
 }
 
 impl Prepared {
-    /// Refuses a plan that does not fit, with all its parts on stderr.
+    /// Refuses a plan that does not fit, with all its parts on stderr; says there what was chosen for
+    /// one that does.
     pub(crate) fn require_fit(&self) -> Result<(), Failure> {
         if self.plan.fits() {
+            for note in self.notes() {
+                eprintln!("note: {note}");
+            }
             return Ok(());
         }
         eprintln!("{}", parts(&self.plan));
         Err(self.does_not_fit())
+    }
+
+    /// What was chosen for the weights that was not simply asked for.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let name = &self.file.config().name;
+        let mut notes = Vec::new();
+        let held = self.plan.model().options().weights;
+        if self.dtype == DtypeChoice::Auto && held != WeightsDtype::AsIs {
+            notes.push(format!(
+                "{name} does not fit as stored: its matrices are held as {held}, which is lossy"
+            ));
+        }
+        if let DtypeChoice::Held(asked) = self.dtype
+            && asked != WeightsDtype::AsIs
+            && !self.plan.converts()
+        {
+            notes.push(format!(
+                "{name} has no matrices that {asked} would make smaller: they are held as stored"
+            ));
+        }
+        if let Some(streaming) = self.plan.streaming() {
+            let expected = self.expected.map(|(_, expected)| expected);
+            notes.push(format!(
+                "{name} does not stay in memory: {streaming}{}",
+                expected.map_or(String::new(), |expected| format!("; {}", words(&expected)))
+            ));
+        }
+        notes
     }
 
     /// The failure of a plan that does not fit.
@@ -83,6 +133,19 @@ impl Prepared {
         ))
         .helps(&self.plan.remedies(Bytes(0)))
     }
+}
+
+/// What to expect, in words.
+fn words(expected: &Expected) -> String {
+    let number = |rate: f64| match rate {
+        rate if rate >= 10.0 => format!("{rate:.0}"),
+        rate => format!("{rate:.2}"),
+    };
+    format!(
+        "expect about {} tokens/s in full batches, {} one by one",
+        number(expected.batch_tokens_per_second),
+        number(expected.single_tokens_per_second),
+    )
 }
 
 /// The parts of a plan with their sum, bytes exact and readable.

@@ -24,7 +24,7 @@ pub(crate) fn request(
         kv_block_tokens: settings.kv_block_tokens(),
         kv_memory: settings.kv_memory(budget),
         threads: settings.threads(),
-        dequantize: false,
+        weights: settings.weights(),
     }
 }
 
@@ -59,6 +59,9 @@ pub(crate) fn plan(
     };
     let others = least.total().saturating_sub(kv.bytes());
     let left = left.saturating_sub(others);
+    // More for keys and values does not change what weights are.
+    let weights = least.chosen_weights();
+    let request = PlanRequest { weights, ..request };
     let context = Some(least.context());
     let full = with(&PlanRequest { context, ..request })?;
     let needed = full.kv().map(|kv| kv.bytes());

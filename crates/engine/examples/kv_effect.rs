@@ -14,6 +14,7 @@
 
 use bursar_engine::{
     Generator, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
+    WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -115,7 +116,11 @@ impl Run {
             kv_block_tokens: 16,
             kv_memory: None,
             threads: 2,
-            dequantize,
+            weights: if dequantize {
+                WeightsRequest::F32
+            } else {
+                WeightsRequest::default()
+            },
         };
         let base = ProcessBase::measure()?;
         let plan = MemoryPlan::new(file, &vocabulary, base, &request, budget)?;

@@ -8,6 +8,7 @@
 
 use bursar_engine::{
     EmbedOptions, Embedder, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
+    WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -60,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kv_block_tokens: 16,
         kv_memory: None,
         threads: 2,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let base = ProcessBase::measure()?.with_threads(2);
     let plan = MemoryPlan::new(&file, &vocabulary, base, &request, ledger.budget())?;

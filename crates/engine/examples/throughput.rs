@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bursar_engine::{
     Generator, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, SamplingParams,
-    StopRules, Vocabulary,
+    StopRules, Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kv_block_tokens: 16,
         kv_memory: None,
         threads: threads.parse()?,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let plan = MemoryPlan::new(
         &file,

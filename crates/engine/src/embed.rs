@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bursar_files::ModelFile;
 use bursar_memory::{Ledger, Mapping, Reservation};
-use bursar_model::{Model, ModelError};
+use bursar_model::{Model, ModelError, StreamFigures};
 use bursar_profile::span;
 use bursar_workers::Workers;
 
@@ -111,6 +111,11 @@ impl Embedder {
     /// The plan that it was loaded by.
     pub fn plan(&self) -> &MemoryPlan {
         &self.plan
+    }
+
+    /// What streaming has done and waited for; `None` where all weights stay in memory.
+    pub fn stream_figures(&self) -> Option<StreamFigures> {
+        self.model.stream_figures()
     }
 
     /// The tokenizer and what belongs to it.

@@ -75,7 +75,7 @@ mod vocabulary;
 mod work;
 
 pub use arena::ArenaClaim;
-pub use bursar_model::Purpose;
+pub use bursar_model::{Purpose, Rates, StreamFigures, WeightsDtype};
 pub use embed::{EmbedOptions, EmbedStats, Embedder};
 pub use encoder::TextEncoder;
 pub use error::EngineError;
@@ -91,7 +91,10 @@ pub use models::{
 pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
 pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
-pub use plan::{MemoryPlan, Need, PlanPart, PlanRequest};
+pub use plan::{
+    DtypeChoice, Expected, MemoryPlan, Need, PlanPart, PlanRequest, ResidencyChoice, Streaming,
+    WeightsRequest,
+};
 pub use process::ProcessBase;
 pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};
 pub use request::{EmbedRequest, GenerateRequest, Rejected};

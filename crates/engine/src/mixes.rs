@@ -23,7 +23,7 @@ use crate::batch::LoadedModel;
 use crate::generate::LoadOptions;
 use crate::load::{EngineModel, Job};
 use crate::options::{CompactionOptions, SpillOptions};
-use crate::plan::{MemoryPlan, PlanRequest};
+use crate::plan::{MemoryPlan, PlanRequest, WeightsRequest};
 use crate::process::ProcessBase;
 use crate::reply::{self, Event, PromptLogprob, TokenStream};
 use crate::request::GenerateRequest;
@@ -223,7 +223,7 @@ fn request(stored: [KvDtype; 2], block_tokens: usize, rules: &Rules) -> PlanRequ
         kv_block_tokens: block_tokens,
         kv_memory: None,
         threads: 1,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     }
 }
 

@@ -10,6 +10,11 @@ use bursar_memory::Bytes;
 use bursar_memory::region::charge_of;
 use bursar_model::{ModelPlan, PlanOptions, Purpose};
 
+mod weights;
+
+use weights::Held;
+pub use weights::{DtypeChoice, Expected, ResidencyChoice, Streaming, WeightsRequest};
+
 use crate::EngineError;
 use crate::process::ProcessBase;
 use crate::sample::Sampler;
@@ -51,8 +56,8 @@ pub struct PlanRequest {
     pub kv_memory: Option<Bytes>,
     /// Worker threads, the caller among them.
     pub threads: usize,
-    /// Hold quantised matrices as f32: the reference that a quantised run is compared with.
-    pub dequantize: bool,
+    /// What form weights take, and where they are.
+    pub weights: WeightsRequest,
 }
 
 /// One owner of bytes in a plan.
@@ -98,30 +103,50 @@ impl MemoryPlan {
         request: &PlanRequest,
         budget: Bytes,
     ) -> Result<Self, EngineError> {
-        let config = file.config();
-        check(config, request)?;
-        let mut plan = Self::with(file, vocabulary, base, request, request.context, budget)?;
-        if !plan.fits() && request.context.is_none() && request.purpose == Purpose::Generate {
-            // The default context is a wish: take the longest that fits instead, if it is useful.
-            let context = plan.context_that_fits(budget);
-            if context >= CONTEXT_MIN {
-                plan = Self::with(file, vocabulary, base, request, Some(context), budget)?;
+        check(file.config(), request)?;
+        let subject = Subject {
+            file,
+            vocabulary,
+            base,
+            budget,
+        };
+        let mut first = None;
+        if request.weights.residency != ResidencyChoice::Streamed {
+            for &dtype in request.weights.dtype.candidates() {
+                let plan = subject.plan(request, Held::resident(dtype))?;
+                if plan.fits() {
+                    return Ok(plan);
+                }
+                first.get_or_insert(plan);
             }
         }
-        if !plan.fits() {
-            plan.remedies = remedies(&plan, file, vocabulary, budget)?;
+        let Some(mut plan) = first else {
+            return subject.streamed(request);
+        };
+        plan.remedies = remedies(&plan, &subject)?;
+        if request.weights.residency == ResidencyChoice::Auto && plan.remedies.is_empty() {
+            // It is the weights that do not fit.
+            let streamed = subject.streamed(request)?;
+            if streamed.fits() {
+                return Ok(streamed);
+            }
         }
+        plan.remedies.extend(weights::remedy(&plan, &subject)?);
         Ok(plan)
     }
 
     fn with(
-        file: &ModelFile,
-        vocabulary: &Vocabulary,
-        base: ProcessBase,
+        subject: &Subject<'_>,
         request: &PlanRequest,
         context: Option<usize>,
-        budget: Bytes,
+        held: Held,
     ) -> Result<Self, EngineError> {
+        let Subject {
+            file,
+            vocabulary,
+            base,
+            budget,
+        } = *subject;
         let config = file.config();
         let embed = request.purpose == Purpose::Embed;
         let longest = longest_text(config, embed);
@@ -142,7 +167,8 @@ impl MemoryPlan {
             batch_tokens,
             output_rows: if embed { POOLED_ROWS } else { LOGIT_ROWS },
             workers: request.threads,
-            dequantize: request.dequantize,
+            weights: held.dtype,
+            residency: held.residency,
         };
         let batch_tokens = match (request.batch_tokens, request.batch_memory) {
             (None, Some(bytes)) if embed => {
@@ -186,10 +212,17 @@ impl MemoryPlan {
             PlanPart {
                 name: "weights",
                 bytes: model.weights_bytes(),
-                note: format!("{} tensors, packed", model.tensors().len()),
+                note: weights::note(&model),
             },
             activations(&model, base.arena),
         ];
+        if let Some(streaming) = Streaming::of(&model) {
+            parts.push(PlanPart {
+                name: "window",
+                bytes: model.window_bytes(),
+                note: streaming.to_string(),
+            });
+        }
         if let Some(kv) = &kv {
             parts.push(PlanPart {
                 name: "kv",
@@ -309,6 +342,27 @@ impl MemoryPlan {
         &self.request
     }
 
+    /// What was chosen for the weights, as a request that leaves no choice.
+    pub fn chosen_weights(&self) -> WeightsRequest {
+        WeightsRequest {
+            dtype: DtypeChoice::Held(self.model.options().weights),
+            residency: match self.streaming() {
+                Some(_) => ResidencyChoice::Streamed,
+                None => ResidencyChoice::Resident,
+            },
+        }
+    }
+
+    /// Whether matrices are held in another form than the file's.
+    pub fn converts(&self) -> bool {
+        self.model.converts()
+    }
+
+    /// How layers are streamed, if they are.
+    pub fn streaming(&self) -> Option<Streaming> {
+        Streaming::of(&self.model)
+    }
+
     /// What the model itself takes.
     pub fn model(&self) -> &ModelPlan {
         &self.model
@@ -367,6 +421,30 @@ pub(crate) fn after_loading(kv: &KvPlan, vocab: usize) -> Bytes {
         .saturating_add(Bytes(Sampler::bytes(vocab) as u64))
 }
 
+/// What is planned, and within what.
+#[derive(Copy, Clone)]
+struct Subject<'a> {
+    file: &'a ModelFile,
+    vocabulary: &'a Vocabulary,
+    base: ProcessBase,
+    budget: Bytes,
+}
+
+impl Subject<'_> {
+    /// The plan of a request. The default context is a wish: the longest that fits is taken instead,
+    /// if it is useful.
+    fn plan(&self, request: &PlanRequest, held: Held) -> Result<MemoryPlan, EngineError> {
+        let plan = MemoryPlan::with(self, request, request.context, held)?;
+        if !plan.fits() && request.context.is_none() && request.purpose == Purpose::Generate {
+            let context = plan.context_that_fits(self.budget);
+            if context >= CONTEXT_MIN {
+                return MemoryPlan::with(self, request, Some(context), held);
+            }
+        }
+        Ok(plan)
+    }
+}
+
 /// A context shorter than this is not worth having: better to say that the model does not fit.
 const CONTEXT_MIN: usize = 256;
 
@@ -416,17 +494,15 @@ fn longest_text(config: &ModelConfig, embed: bool) -> usize {
 /// one run must hold in another.
 const REMEDY_MARGIN: Bytes = Bytes(256 << 10);
 
-/// Each remedy is planned before it is named: none is offered that would not help.
-fn remedies(
-    plan: &MemoryPlan,
-    file: &ModelFile,
-    vocabulary: &Vocabulary,
-    budget: Bytes,
-) -> Result<Vec<String>, EngineError> {
-    let budget = budget.saturating_sub(REMEDY_MARGIN);
+/// What would make a plan fit with its weights as they are. Each remedy is planned before it is named:
+/// none is offered that would not help.
+fn remedies(plan: &MemoryPlan, subject: &Subject<'_>) -> Result<Vec<String>, EngineError> {
+    let budget = subject.budget.saturating_sub(REMEDY_MARGIN);
+    let subject = Subject { budget, ..*subject };
     let mut remedies = Vec::new();
+    let held = Held::of(&plan.model);
     let mut try_with = |request: PlanRequest, context: usize, words: String| {
-        let other = MemoryPlan::with(file, vocabulary, plan.base, &request, Some(context), budget)?;
+        let other = MemoryPlan::with(&subject, &request, Some(context), held)?;
         if other.fits() {
             remedies.push(format!("{words} ({} in all)", other.total()));
         }

@@ -9,6 +9,7 @@
 //! | [`gguf`] | the GGUF reader and [`gguf::Writer`] |
 //! | `safetensors`, `hf` | safetensors and the JSON files of a model directory |
 //! | [`synth`] | presets of real architectures with random weights |
+//! | `weights` | bytes of tensors by position, [`WeightsReader`] for those who outlive the opened model |
 //! | `source`, `strings`, `error` | reading by position, packed strings, [`FileError`] |
 //!
 //! Nothing here keeps weights in memory, and no file is mapped: a caller reads pieces of tensors
@@ -26,6 +27,7 @@ mod source;
 mod strings;
 pub mod synth;
 mod tensor;
+mod weights;
 
 pub use config::{
     Activation, Arch, EmbeddingSpec, ModelConfig, Pooling, Rope, RopeScaling, RopeStyle,
@@ -37,3 +39,4 @@ pub use role::{LayerRole, Part, Role};
 pub use source::ProgramBytes;
 pub use strings::StringTable;
 pub use tensor::TensorInfo;
+pub use weights::WeightsReader;

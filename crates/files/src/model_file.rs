@@ -13,6 +13,7 @@ use crate::hf;
 use crate::role::{LayerRole, Naming, Role, Shape};
 use crate::source::{ProgramBytes, Source, read_small, read_small_if_there};
 use crate::tensor::{TensorIndex, TensorInfo};
+use crate::weights::{self, WeightsReader};
 
 /// Largest `tokenizer.json`; those of 256k-entry vocabularies have some 35 MB.
 const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
@@ -329,26 +330,22 @@ impl ModelFile {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<(), FileError> {
-        let end = offset.checked_add(buf.len() as u64);
-        match (end, self.shards.get(tensor.file)) {
-            (Some(end), Some(shard)) if end <= tensor.bytes => {
-                shard.read_at(tensor.offset + offset, buf)
-            }
-            _ => Err(FileError::Request {
-                what: format!("bytes to read of tensor {}", tensor.name),
-                got: format!("{} from {offset}", buf.len()),
-                want: format!("a range within its {} bytes", tensor.bytes),
-            }),
-        }
+        weights::read_at(&self.shards, tensor, offset, buf)
+    }
+
+    /// A reader of the weights that outlives this: the files stay open with it, names and header do
+    /// not stay in memory.
+    ///
+    /// # Errors
+    /// If a file cannot be opened once more, or there are no weights.
+    pub fn reader(&self) -> Result<WeightsReader, FileError> {
+        WeightsReader::new(&self.shards)
     }
 
     /// Tells the kernel that a part of a tensor will not be read again soon, so that its page
     /// cache can go. Advice: nothing fails, nothing is promised.
     pub fn drop_cache(&self, tensor: &TensorInfo, range: std::ops::Range<u64>) {
-        let (start, end) = (range.start.min(tensor.bytes), range.end.min(tensor.bytes));
-        if let (Some(shard), true) = (self.shards.get(tensor.file), start < end) {
-            shard.drop_cache(tensor.offset + start, end - start);
-        }
+        weights::drop_cache(&self.shards, tensor, range);
     }
 
     /// Reads what a tokenizer is made of. Nothing of it stays in memory here.

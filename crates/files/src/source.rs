@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::FileError;
 
@@ -137,6 +138,41 @@ impl Source {
                 buf.copy_from_slice(held);
                 Ok(())
             }
+        }
+    }
+
+    /// The same bytes once more, for a reader of its own; `None` where there are none to be read.
+    pub(crate) fn again(&self) -> Result<Option<Source>, FileError> {
+        Ok(match self {
+            Source::Disk { path, file, len } => Some(Source::Disk {
+                path: path.clone(),
+                file: file
+                    .try_clone()
+                    .map_err(|e| FileError::io(path, "open once more", e))?,
+                len: *len,
+            }),
+            Source::Program { name, file } => Some(Source::Program {
+                name: name.clone(),
+                file: *file,
+            }),
+            Source::Header { .. } => None,
+        })
+    }
+
+    /// When it was last written to, where it is a file.
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        match self {
+            Source::Disk { file, .. } => file.metadata().ok()?.modified().ok(),
+            Source::Program { .. } | Source::Header { .. } => None,
+        }
+    }
+
+    /// Tells the kernel that a range will be read soon, so that it can begin.
+    ///
+    /// Advice only, as for [`Source::drop_cache`].
+    pub(crate) fn read_ahead(&self, offset: u64, len: u64) {
+        if let (Source::Disk { file, .. }, Some(len)) = (self, std::num::NonZeroU64::new(len)) {
+            let _ = rustix::fs::fadvise(file, offset, Some(len), rustix::fs::Advice::WillNeed);
         }
     }
 

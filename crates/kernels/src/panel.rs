@@ -191,6 +191,15 @@ impl PanelLayout {
 
     fn pack_words(&self, src: &[u8], row_bytes: usize, panel: &mut [u8]) {
         let file_bytes = self.record_file_bytes();
+        let as_in_file = matches!(
+            self.dtype,
+            Dtype::F32 | Dtype::BF16 | Dtype::Q4K | Dtype::Q5K
+        );
+        if as_in_file && src.len() == PANEL_ROWS * row_bytes && panel.len() == src.len() {
+            // A record's words are the file's, and so are a row's.
+            transpose_words(src, row_bytes, panel);
+            return;
+        }
         let mut words = [0u32; RECORD_WORDS_MAX];
         let records = panel.chunks_exact_mut(record_bytes(self.dtype));
         for (i, record) in records.enumerate() {
@@ -243,6 +252,20 @@ impl PanelLayout {
             blocks_of_words(self.dtype, &words[..vectors.len()], &mut blocks);
             let bytes = out.len() / self.dtype.block_elems() * self.dtype.block_bytes();
             dequantize_row(self.dtype, &blocks[..bytes], out);
+        }
+    }
+}
+
+/// Whole rows of words, 16 of them, as vectors: a panel whose words are those of the file.
+fn transpose_words(src: &[u8], row_bytes: usize, panel: &mut [u8]) {
+    let vectors = panel.as_chunks_mut::<VECTOR_BYTES>().0;
+    let rows: [&[[u8; 4]]; PANEL_ROWS] = std::array::from_fn(|r| {
+        let words = src[r * row_bytes..(r + 1) * row_bytes].as_chunks::<4>().0;
+        &words[..vectors.len()]
+    });
+    for (w, vector) in vectors.iter_mut().enumerate() {
+        for (lane, row) in vector.as_chunks_mut::<4>().0.iter_mut().zip(&rows) {
+            *lane = row[w];
         }
     }
 }

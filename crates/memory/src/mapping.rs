@@ -71,6 +71,18 @@ impl Mapping {
         self.region.decommit(range)
     }
 
+    /// Cuts it off behind `len` bytes. What lies beyond their last page goes back to the operating
+    /// system and off the charge; says how many bytes of memory went, measured.
+    ///
+    /// # Errors
+    /// Where it is shorter than that, or the kernel refuses to count.
+    pub fn truncate(&mut self, len: usize) -> Result<Bytes, RegionError> {
+        let gone = self.region.truncate(len)?;
+        let keep = charge_of(Bytes::from(len));
+        self.reservation.shrink(self.reservation.bytes() - keep);
+        Ok(gone)
+    }
+
     /// Backs a range with memory now instead of at first touch.
     ///
     /// # Errors
@@ -117,8 +129,11 @@ mod tests {
         mapping.as_mut_slice().fill(3);
         assert_eq!(mapping.resident().unwrap(), Bytes(2 * page));
         assert!(mapping.as_slice().iter().all(|byte| *byte == 3));
+        assert_eq!(mapping.truncate(9).unwrap(), Bytes(page));
+        assert_eq!((mapping.len(), account.granted()), (9, Bytes(page)));
+        assert!(mapping.truncate(10).is_err());
         let reservation = mapping.into_reservation();
-        assert_eq!(reservation.bytes(), Bytes(2 * page));
+        assert_eq!(reservation.bytes(), Bytes(page));
         drop(reservation);
         assert_eq!(account.granted(), Bytes::ZERO);
 

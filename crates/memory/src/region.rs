@@ -273,6 +273,25 @@ impl Region {
         Ok(Bytes::from(before.saturating_sub(after) * page_len()))
     }
 
+    /// Cuts the region off behind `len` bytes: address space and memory beyond their last page go
+    /// back to the operating system, whatever the unit. Says how many bytes of memory went.
+    ///
+    /// # Errors
+    /// Where it is shorter than that, or the kernel refuses to count; it is as it was then.
+    pub fn truncate(&mut self, len: usize) -> Result<Bytes, RegionError> {
+        self.check(&(0..len))?;
+        // No overflow: at most `mapped`.
+        let keep = len.next_multiple_of(page_len());
+        let gone = self.resident_pages(keep..self.mapped)? * page_len();
+        // SAFETY: whole pages at the end of this region, which nobody looks at (`&mut self`) and
+        // nobody will reach again: all ranges are checked against the new lengths.
+        unsafe { give_address_space_back(self.base.as_ptr().add(keep), self.mapped - keep) };
+        self.len = len;
+        self.mapped = keep;
+        self.committed = self.committed.min(len);
+        Ok(Bytes::from(gone))
+    }
+
     /// Backs the pages of `range` with memory now instead of at first touch. Contents stay.
     ///
     /// # Errors
@@ -476,6 +495,34 @@ mod tests {
         // Not a whole huge page: nothing goes.
         assert_eq!(region.decommit(0..HUGE_PAGE_LEN - 1).unwrap(), Bytes::ZERO);
         assert_eq!(region.decommit(0..len).unwrap(), Bytes::from(len));
+    }
+
+    #[test]
+    fn what_is_cut_off_goes_back() {
+        let page = page_len();
+        for (huge, len) in [
+            (HugePages::Never, 10 * page + 5),
+            (HugePages::Advise, 3 * HUGE_PAGE_LEN + 5),
+        ] {
+            let mut region = Region::reserve(len, huge).unwrap();
+            region.commit(0..len).unwrap();
+            region.as_mut_slice().fill(7);
+            assert!(region.truncate(len + 1).is_err());
+            assert_eq!(
+                region.truncate(len - 5 - page).unwrap(),
+                Bytes::from(2 * page)
+            );
+            assert_eq!(
+                region.truncate(page + 1).unwrap(),
+                Bytes::from(len - 5 - 3 * page)
+            );
+            assert_eq!((region.len(), region.committed()), (page + 1, page + 1));
+            assert!(region.as_slice().iter().all(|byte| *byte == 7));
+            assert_eq!(region.resident(0..page + 1).unwrap(), Bytes::from(2 * page));
+            assert!(region.commit(0..page + 2).is_err());
+            assert_eq!(region.truncate(0).unwrap(), Bytes::from(2 * page));
+            assert!(region.as_slice().is_empty());
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub enum ModelError {
         /// What overflowed.
         what: String,
     },
+    /// The thread that reads weights ahead could not be started.
+    #[error("the thread that reads weights could not be started: {0}; raise the process limit")]
+    Thread(std::io::Error),
+    /// The thread that reads weights ahead has died.
+    #[error("the thread that reads weights has ended; load the model again")]
+    ReaderGone,
     /// A model asked to do what it cannot.
     #[error("{model} cannot {what}; {remedy}")]
     Unsuited {

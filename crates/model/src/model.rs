@@ -6,16 +6,19 @@ use bursar_kernels::attention::AttentionShape;
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::{KvLayout, KvShape};
 use bursar_kernels::mat::MatRef;
+use bursar_kernels::panel::PanelLayout;
 use bursar_memory::region::charge_of;
 use bursar_memory::{Account, Bytes, HugePages, Lifetime, Mapping};
 use bursar_workers::Workers;
 
 use crate::ModelError;
-use crate::arch::{self, Architecture, Purpose, TensorSpec};
+use crate::arch::{self, Architecture, Purpose, TensorForm, TensorSpec};
 use crate::backend::cpu::{Executor, ForwardBatch};
-use crate::graph::{ArenaPlan, StepLimits};
+use crate::graph::lower::lower;
+use crate::graph::{ArenaPlan, Program, Stage, StepLimits};
+use crate::recast::WeightsDtype;
 use crate::rope::RopeAngles;
-use crate::weights::{Weights, WeightsPlan};
+use crate::weights::{Residency, StreamFigures, Weights, WeightsPlan, Window, staging_bytes};
 
 /// What a plan is made for.
 #[derive(Copy, Clone, Debug)]
@@ -30,9 +33,10 @@ pub struct PlanOptions {
     pub output_rows: usize,
     /// Worker threads, the caller among them.
     pub workers: usize,
-    /// Hold quantised matrices as the f32 values that they stand for: what a quantised run is
-    /// compared with.
-    pub dequantize: bool,
+    /// How matrices are held.
+    pub weights: WeightsDtype,
+    /// Where weights are while the model runs.
+    pub residency: Residency,
 }
 
 /// Every byte that a model will take, known before any weight is read.
@@ -40,6 +44,8 @@ pub struct PlanOptions {
 pub struct ModelPlan {
     options: PlanOptions,
     architecture: Architecture,
+    /// The architecture's program over weights in these forms.
+    program: Program,
     weights: WeightsPlan,
     arena: ArenaPlan,
 }
@@ -47,8 +53,14 @@ pub struct ModelPlan {
 impl ModelPlan {
     /// Plans `file` for `options`.
     pub fn new(file: &ModelFile, options: PlanOptions) -> Result<Self, ModelError> {
-        let architecture = arch::build(file, options.purpose, options.kv, options.dequantize)?;
-        let weights = WeightsPlan::new(&architecture.tensors)?;
+        let architecture = arch::build(file, options.purpose, options.kv, options.weights)?;
+        Self::of(architecture, options)
+    }
+
+    fn of(architecture: Architecture, options: PlanOptions) -> Result<Self, ModelError> {
+        let program = lower(&architecture.program, &architecture.tensors);
+        let (residency, workers) = (options.residency, options.workers);
+        let weights = WeightsPlan::new(&architecture.tensors, &program, residency, workers)?;
         let scratch_blocks = match options.purpose {
             Purpose::Generate => 0,
             Purpose::Embed => options
@@ -58,19 +70,43 @@ impl ModelPlan {
         let limits = StepLimits {
             tokens: options.batch_tokens,
             outputs: options.output_rows,
-            workers: options.workers,
+            workers,
             scratch_blocks,
         };
-        let arena =
-            ArenaPlan::new(&architecture.program, limits).ok_or_else(|| ModelError::TooLarge {
-                what: format!("activations of {} tokens", limits.tokens),
-            })?;
+        let arena = ArenaPlan::new(&program, limits).ok_or_else(|| ModelError::TooLarge {
+            what: format!("activations of {} tokens", limits.tokens),
+        })?;
         Ok(Self {
             options,
             architecture,
+            program,
             weights,
             arena,
         })
+    }
+
+    /// The same model with its matrices taken from the form that this plan gives them to `dtype`:
+    /// what [`Model::convert`] makes of it.
+    pub fn converted(&self, dtype: WeightsDtype) -> Result<Self, ModelError> {
+        let mut architecture = self.architecture.clone();
+        for tensor in &mut architecture.tensors {
+            let TensorForm::Matrix(layout) = &mut tensor.form else {
+                continue;
+            };
+            let (rows, cols) = (layout.rows(), layout.cols());
+            let held = dtype.held(layout.dtype(), rows, cols);
+            if held != layout.dtype() {
+                *layout =
+                    PanelLayout::new(held, rows, cols).ok_or_else(|| ModelError::TooLarge {
+                        what: tensor.info.name.clone(),
+                    })?;
+            }
+        }
+        let options = PlanOptions {
+            weights: dtype,
+            ..self.options
+        };
+        Self::of(architecture, options)
     }
 
     /// What it was made for.
@@ -78,9 +114,59 @@ impl ModelPlan {
         &self.options
     }
 
-    /// Bytes of all weights, packed.
+    /// Bytes of the weights that stay in memory, packed: all of them, unless layers are streamed.
     pub fn weights_bytes(&self) -> Bytes {
-        charge_of(Bytes(self.weights.bytes() as u64))
+        charge_of(Bytes(self.weights.held_bytes() as u64))
+    }
+
+    /// Bytes of the window that layers are streamed through, with the reader's own buffer; none
+    /// where all weights stay.
+    pub fn window_bytes(&self) -> Bytes {
+        let (slot, slots, reader) = self.weights.window();
+        let charge = |bytes: usize| charge_of(Bytes(bytes as u64));
+        // No overflow: checked when the weights were planned.
+        Bytes(charge(slot).0 * slots as u64 + charge(if slots > 0 { reader } else { 0 }).0)
+    }
+
+    /// Whether matrices are held in another form than the file's.
+    pub fn converts(&self) -> bool {
+        let converts = |tensor: &TensorSpec| match tensor.form {
+            TensorForm::Matrix(layout) => layout.dtype() != tensor.info.dtype,
+            TensorForm::Vector { .. } => false,
+        };
+        self.architecture.tensors.iter().any(converts)
+    }
+
+    /// Layers that the model has.
+    pub fn layers(&self) -> usize {
+        let layer = |tensor: &TensorSpec| match tensor.stage {
+            Stage::Layer(layer) => layer + 1,
+            Stage::Embedding | Stage::Head => 0,
+        };
+        let tensors = self.architecture.tensors.iter();
+        tensors.map(layer).max().unwrap_or(0)
+    }
+
+    /// Layers that are read in every pass.
+    pub fn streamed_layers(&self) -> usize {
+        self.weights.streamed_layers()
+    }
+
+    /// Bytes of the file that every pass reads.
+    pub fn pass_bytes(&self) -> Bytes {
+        Bytes(self.weights.pass_bytes())
+    }
+
+    /// Multiplications and additions of one token's products, twice the values of all matrices of
+    /// the layers: what decides how long a large batch takes.
+    pub fn token_operations(&self) -> u64 {
+        let operations = |tensor: &TensorSpec| match (tensor.stage, tensor.form) {
+            (Stage::Layer(_), TensorForm::Matrix(layout)) => {
+                2 * layout.rows() as u64 * layout.cols() as u64
+            }
+            _ => 0,
+        };
+        self.architecture.tensors.iter().map(operations).sum()
     }
 
     /// Bytes of an arena that serves as the load's staging buffer before the first step:
@@ -117,8 +203,8 @@ impl ModelPlan {
     }
 
     /// The program that will run.
-    pub fn program(&self) -> &crate::graph::Program {
-        &self.architecture.program
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 }
 
@@ -156,11 +242,14 @@ impl Model {
             .child("weights", Lifetime::Semantic)
             .reserve(plan.weights_bytes())?;
         let weights = Mapping::new(weights, HugePages::Advise)?;
+        let window = window(&plan.weights, account)?;
         let weights = Weights::load(
             file,
             &plan.architecture.tensors,
+            plan.options.weights,
             plan.weights.clone(),
             weights,
+            window,
             staging,
             workers,
             progress,
@@ -200,6 +289,65 @@ impl Model {
         self.weights.digest()
     }
 
+    /// Takes the weights to another form in place, tensor by tensor: old and new are never both in
+    /// memory in full, and what is left over goes back to the operating system and off the charge.
+    /// `plan` comes from [`ModelPlan::converted`] of this model's plan; `staging` has
+    /// [`Model::conversion_staging`] bytes. Gives the bytes of memory that went back, measured.
+    ///
+    /// Passes that follow need [`ModelPlan::activation_bytes`] of the new plan, and compute something
+    /// else: keys and values of before are not to be used with it, and [`Model::weights_digest`] is
+    /// another.
+    ///
+    /// # Errors
+    /// When layers are streamed, or the operating system does not count what went back.
+    ///
+    /// # Panics
+    /// If `staging` is too short.
+    pub fn convert(
+        &mut self,
+        plan: ModelPlan,
+        staging: &mut [u8],
+        workers: &Workers,
+    ) -> Result<Bytes, ModelError> {
+        if self.plan.window_bytes() > Bytes::ZERO {
+            return Err(ModelError::Unsuited {
+                model: "a model whose layers are streamed".into(),
+                what: "be converted in place: its weights are not in memory",
+                remedy: "load it again with --weights-dtype",
+            });
+        }
+        assert!(
+            Bytes::from(staging.len()) >= self.conversion_staging(&plan),
+            "staging shorter than asked for"
+        );
+        let gone = self.weights.convert(
+            plan.options.weights,
+            &plan.architecture.tensors,
+            plan.weights.clone(),
+            staging,
+            workers,
+        );
+        self.plan = plan;
+        gone
+    }
+
+    /// Bytes of the buffer that converting to `plan` needs.
+    pub fn conversion_staging(&self, plan: &ModelPlan) -> Bytes {
+        let (old, new) = (&self.plan.architecture, &plan.architecture);
+        let workers = self.plan.options.workers;
+        Bytes::from(staging_bytes(&old.tensors, &new.tensors, workers))
+    }
+
+    /// What streaming has done and waited for; `None` where all weights stay in memory.
+    pub fn stream_figures(&self) -> Option<StreamFigures> {
+        self.weights.figures()
+    }
+
+    /// Bytes of memory that the weights take now, measured; the window included.
+    pub fn weights_resident(&self) -> Option<Bytes> {
+        self.weights.resident().map(Bytes)
+    }
+
     /// The instruction set that it computes with.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -207,7 +355,7 @@ impl Model {
 
     /// Columns of an output row: the vocabulary, or the width of a vector.
     pub fn output_width(&self) -> usize {
-        self.plan.architecture.program.output_width
+        self.plan.program.output_width
     }
 
     /// Runs one batch in `arena` over `cache`, the bytes of all KV blocks (empty for embedding).
@@ -246,18 +394,35 @@ impl Model {
         if batch.tokens.is_empty() {
             return Ok(());
         }
-        let executor = Executor {
+        let mut executor = Executor {
             isa: self.isa,
             workers,
-            program: &self.plan.architecture.program,
+            program: &self.plan.program,
             plan: &self.plan.arena,
-            weights: &self.weights,
+            weights: &mut self.weights,
             angles: self.angles.as_ref(),
             shape: self.shape,
             kv: self.plan.architecture.kv,
             norm_eps: self.norm_eps,
         };
-        executor.run(batch, arena, cache, &self.scratch_blocks, emit);
-        Ok(())
+        executor.run(batch, arena, cache, &self.scratch_blocks, emit)
     }
+}
+
+/// Reserves and maps the window of a plan, where there is one.
+fn window(plan: &WeightsPlan, account: &Account) -> Result<Option<Window>, ModelError> {
+    let (slot, slots, reader) = plan.window();
+    if slots == 0 {
+        return Ok(None);
+    }
+    let account = account.child("window", Lifetime::Procedural);
+    let map = |bytes: usize, huge| -> Result<Mapping, ModelError> {
+        let reservation = account.reserve(charge_of(Bytes::from(bytes)))?;
+        Ok(Mapping::new(reservation, huge)?)
+    };
+    let slots = (0..slots).map(|_| map(slot, HugePages::Advise));
+    Ok(Some(Window {
+        slots: slots.collect::<Result<_, _>>()?,
+        staging: map(reader, HugePages::Never)?,
+    }))
 }

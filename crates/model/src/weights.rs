@@ -1,13 +1,19 @@
-//! Weights in memory: one mapping that holds every tensor in the form the kernels stream.
+//! Weights in memory, in the form the kernels stream.
 //!
 //! Tensors are read from the file in pieces of at most `PIECE_BYTES_MAX` through a staging buffer
 //! that the caller lends, packed, and dropped from the page cache behind: neither a second copy of
 //! the file nor a mapping of it ever exists.
+//!
+//! - `plan`: where each tensor lies.
+//! - `stream`: the window that layers pass through where not all stay.
+//! - `convert`: held weights into a smaller form, in place.
 
-use std::ops::Range;
+mod convert;
+mod plan;
+mod stream;
 
-use bursar_files::{ModelFile, TensorInfo};
-use bursar_kernels::panel::{PANEL_ROWS, PanelLayout, Panels};
+use bursar_files::{ModelFile, WeightsReader};
+use bursar_kernels::panel::{PANEL_ROWS, Panels};
 use bursar_kernels::quant::dequantize_row;
 use bursar_memory::Mapping;
 use bursar_profile::span;
@@ -15,118 +21,78 @@ use bursar_workers::Workers;
 
 use crate::ModelError;
 use crate::arch::{TensorForm, TensorSpec};
-use crate::graph::TensorId;
 use crate::graph::plan::ALIGN;
+use crate::graph::{Stage, TensorId};
+use crate::recast::{Recast, WeightsDtype};
+pub(crate) use convert::staging_bytes;
+pub use plan::Residency;
+pub(crate) use plan::WeightsPlan;
+use plan::{Place, piece_rows, recast, row_bytes};
+use stream::Stream;
+pub use stream::StreamFigures;
 
 /// The most that is read from a file at once.
 pub const PIECE_BYTES_MAX: usize = 8 << 20;
 
-/// Where each tensor lies among the weights.
-#[derive(Clone, Debug)]
-pub(crate) struct WeightsPlan {
-    ranges: Vec<Range<usize>>,
-    bytes: usize,
-    staging_bytes: usize,
-}
-
-impl WeightsPlan {
-    /// Places the tensors one after another on cache lines.
-    pub(crate) fn new(tensors: &[TensorSpec]) -> Result<Self, ModelError> {
-        let mut ranges = Vec::with_capacity(tensors.len());
-        let mut end = 0usize;
-        let mut staging_bytes = 0usize;
-        for tensor in tensors {
-            let start = end;
-            let next = start
-                .checked_add(tensor.form.bytes())
-                .and_then(|n| n.checked_next_multiple_of(ALIGN))
-                .ok_or_else(|| ModelError::TooLarge {
-                    what: tensor.info.name.clone(),
-                })?;
-            ranges.push(start..start + tensor.form.bytes());
-            staging_bytes = staging_bytes.max(piece_bytes(tensor)?);
-            end = next;
-        }
-        Ok(Self {
-            ranges,
-            bytes: end,
-            staging_bytes,
-        })
-    }
-
-    /// Bytes of all weights.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Bytes of the staging buffer that loading needs.
-    pub(crate) fn staging_bytes(&self) -> usize {
-        self.staging_bytes
-    }
-}
-
-/// Rows read at once: whole panels, as many as a piece holds.
-fn piece_rows(tensor: &TensorSpec) -> Result<usize, ModelError> {
-    let row_bytes = row_bytes(&tensor.info)?;
-    let panels = (PIECE_BYTES_MAX / row_bytes.max(1)) / PANEL_ROWS;
-    Ok((panels.max(1) * PANEL_ROWS).min(tensor.info.rows.max(1)))
-}
-
-fn piece_bytes(tensor: &TensorSpec) -> Result<usize, ModelError> {
-    let widened = if is_widened(tensor) {
-        PANEL_ROWS * tensor.info.cols * size_of::<f32>()
-    } else {
-        0
-    };
-    Ok((piece_rows(tensor)? * row_bytes(&tensor.info)?).next_multiple_of(ALIGN) + widened)
-}
-
-/// Whether a matrix is held in f32 though it is stored otherwise.
-fn is_widened(tensor: &TensorSpec) -> bool {
-    matches!(tensor.form, TensorForm::Matrix(layout) if layout.dtype() != tensor.info.dtype)
-}
-
-fn row_bytes(info: &TensorInfo) -> Result<usize, ModelError> {
-    info.dtype
-        .row_bytes(info.cols)
-        .ok_or_else(|| ModelError::TooLarge {
-            what: info.name.clone(),
-        })
-}
-
 /// Loaded weights.
 pub(crate) struct Weights {
-    mapping: Mapping,
+    held: Mapping,
     plan: WeightsPlan,
-    forms: Vec<TensorForm>,
+    tensors: Vec<TensorSpec>,
+    /// What was read, whatever form it took.
+    read: [u8; 32],
+    /// The forms that it took, one after another.
+    history: Vec<WeightsDtype>,
     digest: [u8; 32],
+    stream: Option<Stream>,
+    /// For what is read while the model runs.
+    reader: Option<WeightsReader>,
 }
 
 /// Bytes that one hash covers while a file is read, so that workers share them whatever their number.
 const DIGEST_PART: usize = 1 << 18;
 
+/// The memory of a window.
+pub(crate) struct Window {
+    /// One for each layer that it holds, of `WeightsPlan::window` bytes.
+    pub(crate) slots: Vec<Mapping>,
+    /// The reader's own buffer.
+    pub(crate) staging: Mapping,
+}
+
 impl Weights {
-    /// Reads and packs every tensor into `mapping`, which must hold `plan.bytes()`; `staging` must
-    /// hold `plan.staging_bytes()`. `progress` is told the file bytes read so far.
+    /// Reads and packs every tensor that stays into `held`, which must hold `plan.held_bytes()`;
+    /// `staging` must hold `plan.staging_bytes()`. Those that do not stay are read from now on into
+    /// `window`. `progress` is told the file bytes read so far.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each comes from another owner, and there is one caller"
+    )]
     pub(crate) fn load(
         file: &ModelFile,
         tensors: &[TensorSpec],
+        dtype: WeightsDtype,
         plan: WeightsPlan,
-        mut mapping: Mapping,
+        mut held: Mapping,
+        window: Option<Window>,
         staging: &mut [u8],
         workers: &Workers,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, ModelError> {
         let mut done = 0u64;
         let mut digest = blake3::Hasher::new();
-        for (tensor, range) in tensors.iter().zip(&plan.ranges) {
-            let dst = &mut mapping.as_mut_slice()[range.clone()];
-            let row_bytes = row_bytes(&tensor.info)?;
+        for (tensor, place) in tensors.iter().zip(&plan.places) {
+            digest.update(tensor.info.name.as_bytes());
+            let Place::Held(range) = place else {
+                continue;
+            };
+            let dst = &mut held.as_mut_slice()[range.clone()];
+            let row_bytes = row_bytes(tensor)?;
             let piece = piece_rows(tensor)?;
             let mut row = 0;
             while row < tensor.info.rows {
                 let rows = piece.min(tensor.info.rows - row);
-                let (src, widened) =
+                let (src, scratch) =
                     staging.split_at_mut((piece * row_bytes).next_multiple_of(ALIGN));
                 let src = &mut src[..rows * row_bytes];
                 let offset = row as u64 * row_bytes as u64;
@@ -139,25 +105,9 @@ impl Weights {
                     digest_parts(workers, src, &mut digest);
                 }
                 let _span = span!("load.pack", src.len());
-                match tensor.form {
-                    TensorForm::Matrix(layout) if is_widened(tensor) => {
-                        let panel = &mut widened[..PANEL_ROWS * layout.row_bytes()];
-                        for (i, src) in src.chunks(PANEL_ROWS * row_bytes).enumerate() {
-                            let rows = src.len() / row_bytes;
-                            let panel = &mut panel[..rows * layout.row_bytes()];
-                            let cols = layout.cols();
-                            let values: &mut [f32] = bytemuck::cast_slice_mut(panel);
-                            for (src, out) in src
-                                .chunks_exact(row_bytes)
-                                .zip(values.chunks_exact_mut(cols))
-                            {
-                                dequantize_row(tensor.info.dtype, src, out);
-                            }
-                            layout.pack(row + i * PANEL_ROWS, panel, dst);
-                        }
-                    }
-                    TensorForm::Matrix(layout) => pack(workers, layout, row, src, dst),
-                    TensorForm::Vector { .. } => {
+                match recast(tensor) {
+                    Some(recast) => pack(workers, &recast, row, row_bytes, src, scratch, dst),
+                    None => {
                         let cols = tensor.info.cols;
                         let values: &mut [f32] = bytemuck::cast_slice_mut(dst);
                         for (i, line) in src.chunks_exact(row_bytes).enumerate() {
@@ -170,25 +120,44 @@ impl Weights {
                 progress(done);
                 row += rows;
             }
-            digest.update(format!("{} {:?}", tensor.info.name, tensor.form).as_bytes());
             file.drop_cache(&tensor.info, 0..tensor.info.bytes);
         }
+        let by_the_way = plan.places.iter().any(|p| !matches!(p, Place::Held(_)));
+        let reader = by_the_way.then(|| file.reader()).transpose()?;
+        if let Some(reader) = &reader {
+            // Not all has been read: the file's name, length and time stand for the rest.
+            digest.update(reader.stamp().as_bytes());
+        }
+        let stream = match window {
+            Some(window) => Some(Stream::start(file.reader()?, tensors, &plan, window)?),
+            None => None,
+        };
+        let changes = |tensor: &TensorSpec| recast(tensor).is_some_and(|recast| recast.changes());
+        let history = match tensors.iter().any(changes) {
+            true => vec![dtype],
+            false => Vec::new(),
+        };
+        let read = digest.finalize().into();
         Ok(Self {
-            mapping,
+            held,
             plan,
-            digest: digest.finalize().into(),
-            forms: tensors.iter().map(|t| t.form).collect(),
+            tensors: tensors.to_vec(),
+            digest: digest_of(&read, &history),
+            read,
+            history,
+            stream,
+            reader,
         })
     }
 
-    /// BLAKE3 over all that was read: each tensor's bytes, its name, and how it is held.
+    /// BLAKE3 over all that was read and the forms it took: equal for models that compute the same.
     pub(crate) fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 
-    /// A packed matrix.
+    /// A packed matrix; of a layer in the window, while it is fetched.
     pub(crate) fn panels(&self, tensor: TensorId) -> Panels<'_> {
-        match self.forms[tensor.0 as usize] {
+        match self.tensors[tensor.0 as usize].form {
             TensorForm::Matrix(layout) => Panels::new(layout, self.bytes_of(tensor)),
             TensorForm::Vector { .. } => unreachable!("tensor {} is a vector", tensor.0),
         }
@@ -200,8 +169,97 @@ impl Weights {
     }
 
     fn bytes_of(&self, tensor: TensorId) -> &[u8] {
-        &self.mapping.as_slice()[self.plan.ranges[tensor.0 as usize].clone()]
+        match &self.plan.places[tensor.0 as usize] {
+            Place::Held(range) => &self.held.as_slice()[range.clone()],
+            Place::Window(range) => {
+                let slot = self.stream.as_ref().and_then(Stream::current);
+                &slot.expect("fetched before it is used")[range.clone()]
+            }
+            Place::File => unreachable!("tensor {} is read row by row", tensor.0),
+        }
     }
+
+    /// Whether the rows of a matrix are in the file alone.
+    pub(crate) fn is_in_file(&self, tensor: TensorId) -> bool {
+        matches!(self.plan.places[tensor.0 as usize], Place::File)
+    }
+
+    /// Reads rows of a matrix that is in the file alone: row `entries[i]` into row `i` of `out`,
+    /// the numbers that a packed one would give.
+    pub(crate) fn read_rows(
+        &self,
+        tensor: TensorId,
+        entries: &[u32],
+        out: &mut [f32],
+    ) -> Result<(), ModelError> {
+        let _span = span!("stream.rows", entries.len());
+        let tensor = &self.tensors[tensor.0 as usize];
+        let (row_bytes, cols) = (row_bytes(tensor)?, tensor.info.cols);
+        let (Some(reader), Some(recast)) = (&self.reader, recast(tensor)) else {
+            unreachable!("rows are read of matrices that are in the file alone");
+        };
+        reader.check_unchanged(&tensor.info)?;
+        // In the order of the file, each row once.
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_unstable_by_key(|&i| entries[i]);
+        let mut src = vec![0; row_bytes];
+        let mut line = Vec::new();
+        let mut before: Option<usize> = None;
+        for &i in &order {
+            let at = i * cols;
+            match before {
+                Some(same) if entries[same] == entries[i] => {
+                    out.copy_within(same * cols..(same + 1) * cols, at);
+                }
+                _ => {
+                    let offset = u64::from(entries[i]) * row_bytes as u64;
+                    reader.read_at(&tensor.info, offset, &mut src)?;
+                    recast.row(&src, &mut line, &mut out[at..at + cols]);
+                }
+            }
+            before = Some(i);
+        }
+        reader.drop_cache(&tensor.info, 0..tensor.info.bytes);
+        Ok(())
+    }
+
+    /// Waits until the weights of a stage can be used.
+    pub(crate) fn fetch(&mut self, stage: Stage) -> Result<(), ModelError> {
+        match (&mut self.stream, stage) {
+            (Some(stream), Stage::Layer(layer)) if self.plan.is_streamed(layer) => {
+                stream.fetch(layer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the weights of a stage up: others may be read in their place.
+    pub(crate) fn release(&mut self, stage: Stage) {
+        if let (Some(stream), Stage::Layer(_)) = (&mut self.stream, stage) {
+            stream.release();
+        }
+    }
+
+    /// What streaming has done and waited for; `None` where nothing is streamed.
+    pub(crate) fn figures(&self) -> Option<StreamFigures> {
+        self.stream.as_ref().map(Stream::figures)
+    }
+
+    /// Bytes of memory that the weights really take, those of the window included.
+    pub(crate) fn resident(&self) -> Option<u64> {
+        let held = self.held.resident().ok()?.0;
+        Some(held + self.stream.as_ref().map_or(0, Stream::bytes))
+    }
+}
+
+/// What tells weights apart.
+fn digest_of(read: &[u8; 32], history: &[WeightsDtype]) -> [u8; 32] {
+    let mut digest = blake3::Hasher::new();
+    digest.update(read);
+    for dtype in history {
+        digest.update(dtype.name().as_bytes());
+    }
+    digest.finalize().into()
 }
 
 /// Adds the hashes of the parts of `src` to `digest`.
@@ -219,21 +277,42 @@ fn digest_parts(workers: &Workers, src: &[u8], digest: &mut blake3::Hasher) {
 }
 
 /// Packs `src`, whole rows from `first_row` on, with the workers sharing the panels.
-fn pack(workers: &Workers, layout: PanelLayout, first_row: usize, src: &[u8], dst: &mut [u8]) {
-    let row_bytes = layout.row_bytes();
-    let rows = src.len() / row_bytes;
-    let panels = rows.div_ceil(PANEL_ROWS);
+fn pack(
+    workers: &Workers,
+    recast: &Recast,
+    first_row: usize,
+    row_bytes: usize,
+    src: &[u8],
+    scratch: &mut [u8],
+    dst: &mut [u8],
+) {
+    let layout = recast.to;
+    let panels = (src.len() / row_bytes).div_ceil(PANEL_ROWS);
     let first = first_row / PANEL_ROWS * layout.panel_bytes();
     let dst = &mut dst[first..first + panels * layout.panel_bytes()];
-    let share = panels.div_ceil(workers.threads() * 2).max(1);
-    let mut parts: Vec<(&[u8], &mut [u8])> = src
+    let each = recast.scratch_bytes();
+    // Several parts per worker, but for conversion: each part has a scratch of its own.
+    let parts = match scratch.len().checked_div(each) {
+        Some(scratches) => workers.threads().min(scratches),
+        None => workers.threads() * 2,
+    };
+    let share = panels.div_ceil(parts).max(1);
+    let mut scratches = scratch.chunks_exact_mut(each.max(1));
+    let mut parts: Vec<(&[u8], &mut [u8], &mut [u8])> = src
         .chunks(share * PANEL_ROWS * row_bytes)
         .zip(dst.chunks_mut(share * layout.panel_bytes()))
+        .map(|(src, dst)| {
+            let scratch = match each {
+                0 => None,
+                _ => scratches.next(),
+            };
+            (src, scratch.unwrap_or_default(), dst)
+        })
         .collect();
-    workers.for_each_mut(&mut parts, |_, (src, dst)| {
-        let rows = src.len() / row_bytes;
-        let part =
-            PanelLayout::new(layout.dtype(), rows, layout.cols()).expect("a part of a layout");
-        part.pack(0, src, dst);
+    workers.for_each_mut(&mut parts, |_, (src, scratch, dst)| {
+        let panels = dst.chunks_exact_mut(layout.panel_bytes());
+        for (src, panel) in src.chunks(PANEL_ROWS * row_bytes).zip(panels) {
+            recast.pack_panel(src, scratch, panel);
+        }
     });
 }

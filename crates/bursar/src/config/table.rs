@@ -482,6 +482,28 @@ pub(crate) static MONITOR_CRITICAL: Setting = Setting {
     help: "From which share of a limit on memory counts as critical: new requests are refused",
 };
 
+/// How weights are held.
+pub(crate) static WEIGHTS_DTYPE: Setting = Setting {
+    key: "weights.dtype",
+    flag: "weights-dtype",
+    env: "BURSAR_WEIGHTS_DTYPE",
+    placeholder: "TYPE",
+    default: Fallback::Value("as-is"),
+    read: value::weights_dtype,
+    help: "How matrices are held: as-is, bf16, q8_0, q4_k (where that is smaller than the file's), or auto: the least lossy that fits",
+};
+
+/// Where weights are.
+pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
+    key: "weights.residency",
+    flag: "weights-residency",
+    env: "BURSAR_WEIGHTS_RESIDENCY",
+    placeholder: "WHERE",
+    default: Fallback::Value("auto"),
+    read: value::weights_residency,
+    help: "Where weights are: resident, streamed (layers are read again in every pass), or auto: streamed where nothing else makes the model fit",
+};
+
 /// All settings, in the order in which they are printed.
 pub(crate) static TABLE: [&Setting; 41] = [
     &MEMORY,
@@ -507,6 +529,8 @@ pub(crate) static TABLE: [&Setting; 41] = [
     &MAX_BATCH,
     &BATCH_MEMORY,
     &YIELD_BETWEEN_BATCHES,
+    &WEIGHTS_DTYPE,
+    &WEIGHTS_RESIDENCY,
     &THREADS,
     &ISA,
     &MODELS_DIR,

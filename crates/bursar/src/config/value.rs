@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar_engine::Admission;
+use bursar_engine::{Admission, DtypeChoice, ResidencyChoice, WeightsDtype};
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_kv::Preset;
@@ -33,6 +33,8 @@ pub(crate) enum Value {
     Time(Duration),
     /// How sequences are let in.
     Admission(Admission),
+    WeightsDtype(DtypeChoice),
+    WeightsResidency(ResidencyChoice),
     /// A size of the cache; none is custom.
     Preset(Option<Preset>),
     /// On or off.
@@ -52,6 +54,13 @@ impl fmt::Display for Value {
             Value::Address(address) => address.fmt(f),
             Value::Time(time) if time.subsec_millis() == 0 => write!(f, "{}s", time.as_secs()),
             Value::Time(time) => write!(f, "{}ms", time.as_millis()),
+            Value::WeightsDtype(DtypeChoice::Auto) => f.write_str("auto"),
+            Value::WeightsDtype(DtypeChoice::Held(dtype)) => f.write_str(dtype.name()),
+            Value::WeightsResidency(residency) => f.write_str(match residency {
+                ResidencyChoice::Auto => "auto",
+                ResidencyChoice::Resident => "resident",
+                ResidencyChoice::Streamed => "streamed",
+            }),
             Value::Admission(Admission::Grow) => f.write_str("grow"),
             Value::Admission(Admission::Reserve) => f.write_str("reserve"),
             Value::Preset(Some(preset)) => f.write_str(preset.name()),
@@ -238,6 +247,40 @@ pub(crate) fn time(text: &str) -> Result<Value, Invalid> {
             "write a whole number with its unit: 500ms, 30s, 5m or 1h",
         )
     })
+}
+
+/// Reads how weights are held.
+pub(crate) fn weights_dtype(text: &str) -> Result<Value, Invalid> {
+    let typed = text.trim().to_ascii_lowercase();
+    let mut forms = WeightsDtype::DESCENDING.into_iter();
+    let choice = match typed.as_str() {
+        "auto" => Some(DtypeChoice::Auto),
+        typed => forms
+            .find(|form| form.name() == typed)
+            .map(DtypeChoice::Held),
+    };
+    choice.map(Value::WeightsDtype).ok_or_else(|| {
+        Invalid::new(
+            "it is not a way to hold weights",
+            "write as-is, bf16, q8_0, q4_k or auto",
+        )
+    })
+}
+
+/// Reads where weights are.
+pub(crate) fn weights_residency(text: &str) -> Result<Value, Invalid> {
+    let choice = match text.trim().to_ascii_lowercase().as_str() {
+        "auto" => ResidencyChoice::Auto,
+        "resident" => ResidencyChoice::Resident,
+        "streamed" => ResidencyChoice::Streamed,
+        _ => {
+            return Err(Invalid::new(
+                "it is not a place for weights",
+                "write resident, streamed or auto",
+            ));
+        }
+    };
+    Ok(Value::WeightsResidency(choice))
 }
 
 /// Reads how sequences are let in.

@@ -14,7 +14,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bursar_engine::{EmbedOptions, EmbedStats, Embedder, LoadOptions, Purpose};
+use bursar_engine::{EmbedOptions, EmbedStats, Embedder, LoadOptions, Purpose, StreamFigures};
 use bursar_memory::{Bytes, Ledger, counting};
 use bursar_profile::Probe;
 use clap::Args;
@@ -102,6 +102,8 @@ impl TakesSettings for Takes {
         &table::BATCH_TOKENS,
         &table::BATCH_MEMORY,
         &table::MAX_BATCH,
+        &table::WEIGHTS_DTYPE,
+        &table::WEIGHTS_RESIDENCY,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,
@@ -356,6 +358,7 @@ impl Work<'_> {
             dimensions: self.dimensions,
             seconds: self.begun.elapsed().as_secs_f64(),
             plan: self.embedder.plan().total(),
+            streaming: self.embedder.stream_figures(),
         }
     }
 }
@@ -392,6 +395,7 @@ struct Figures {
     dimensions: usize,
     seconds: f64,
     plan: Bytes,
+    streaming: Option<StreamFigures>,
 }
 
 impl Figures {
@@ -431,6 +435,13 @@ impl Figures {
             "texts_per_second": per_second(stats.texts, self.seconds),
             "tokens_per_second": per_second(stats.tokens, self.seconds),
             "plan_bytes": self.plan.get(),
+            "streaming": self.streaming.map(|figures| json!({
+                "layers_read": figures.layers,
+                "bytes_read": figures.bytes,
+                "reading_seconds": figures.reading.as_secs_f64(),
+                "packing_seconds": figures.packing.as_secs_f64(),
+                "waiting_seconds": figures.waiting.as_secs_f64(),
+            })),
             "budget_bytes": ledger.budget().get(),
             "granted_bytes": ledger.granted().get(),
             "rss_bytes": process.map(|process| process.rss_bytes),

@@ -61,6 +61,8 @@ impl TakesSettings for Takes {
         &table::KV_DTYPE_V,
         &table::KV_MEMORY,
         &table::KV_BLOCK_TOKENS,
+        &table::WEIGHTS_DTYPE,
+        &table::WEIGHTS_RESIDENCY,
         &table::THREADS,
         &table::MODELS_DIR,
     ];
@@ -159,6 +161,19 @@ fn print(prepared: &Prepared, out: &mut Out) -> Result<(), Failure> {
             kv.bytes_per_token(),
         ))?;
     }
+    for note in prepared.notes() {
+        out.line(format_args!("\n{note}"))?;
+    }
+    if let Some((rates, _)) = &prepared.expected {
+        out.line(format_args!(
+            "measured: the file is read at {} a second, a thread packs {} a second, {} threads \
+             multiply at {:.0} GFLOP/s",
+            Bytes(rates.read_bytes_per_second as u64),
+            Bytes(rates.pack_bytes_per_second as u64),
+            plan.request().threads,
+            rates.operations_per_second / 1e9,
+        ))?;
+    }
     if plan.fits() {
         let left = plan.budget().saturating_sub(plan.total());
         let source = &prepared.budget.source;
@@ -198,6 +213,24 @@ fn as_json(prepared: &Prepared) -> Json {
             "metadata_bytes": kv.books_bytes().get(),
             "bytes": kv.bytes().get(),
         })),
+        "weights": {
+            "dtype": plan.model().options().weights.name(),
+            "converts": plan.converts(),
+            "streaming": plan.streaming().map(|streaming| json!({
+                "layers": streaming.layers,
+                "layers_of": streaming.of,
+                "window_layers": streaming.window,
+                "window_bytes": streaming.window_bytes.get(),
+                "pass_bytes": streaming.pass_bytes.get(),
+                "measured": prepared.expected.map(|(rates, expected)| json!({
+                    "read_bytes_per_second": rates.read_bytes_per_second,
+                    "pack_bytes_per_second": rates.pack_bytes_per_second,
+                    "operations_per_second": rates.operations_per_second,
+                    "batch_tokens_per_second": expected.batch_tokens_per_second,
+                    "single_tokens_per_second": expected.single_tokens_per_second,
+                })),
+            })),
+        },
         "threads": request.threads,
         "parts": parts,
         "total_bytes": plan.total().get(),

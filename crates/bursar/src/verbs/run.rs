@@ -83,6 +83,8 @@ impl TakesSettings for Takes {
         &table::KV_DTYPE_V,
         &table::KV_MEMORY,
         &table::KV_BLOCK_TOKENS,
+        &table::WEIGHTS_DTYPE,
+        &table::WEIGHTS_RESIDENCY,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,

@@ -72,6 +72,8 @@ impl TakesSettings for Takes {
     const SETTINGS: &'static [&'static Setting] = &[
         &table::MEMORY,
         &table::BATCH_TOKENS,
+        &table::WEIGHTS_DTYPE,
+        &table::WEIGHTS_RESIDENCY,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,

@@ -104,6 +104,8 @@ impl TakesSettings for Takes {
         &table::MONITOR_ELEVATED,
         &table::MONITOR_HIGH,
         &table::MONITOR_CRITICAL,
+        &table::WEIGHTS_DTYPE,
+        &table::WEIGHTS_RESIDENCY,
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,
@@ -354,14 +356,26 @@ fn plan(
     if model.purpose == Purpose::Generate {
         request.batch_tokens.get_or_insert(BATCH_TOKENS);
     }
-    let with = |request: &PlanRequest| {
-        MemoryPlan::new(&model.file, &model.vocabulary, base, request, left)
+    let with = |request: &PlanRequest, bytes| {
+        MemoryPlan::new(&model.file, &model.vocabulary, base, request, bytes)
     };
+    if left < budget {
+        // Others beside it do not make a model lossy or slow: what it is like alone decides.
+        let parallel = 1;
+        let alone = with(
+            &PlanRequest {
+                parallel,
+                ..request
+            },
+            budget,
+        )?;
+        request.weights = alone.chosen_weights();
+    }
     Ok(sizing::plan(
         request,
         settings,
         Otherwise::Leftover,
         left,
-        with,
+        |request| with(request, left),
     )?)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bursar_engine::{
     Embedder, Generator, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
+    WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -88,7 +89,11 @@ fn request(purpose: Purpose, dequantize: bool) -> PlanRequest {
         kv_block_tokens: 16,
         kv_memory: None,
         threads: 2,
-        dequantize,
+        weights: if dequantize {
+            WeightsRequest::F32
+        } else {
+            WeightsRequest::default()
+        },
     }
 }
 

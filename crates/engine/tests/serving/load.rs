@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bursar_engine::{
     EngineModel, EngineOptions, Event, FinishReason, GenerateRequest, LoadOptions, MemoryPlan,
     PlanRequest, ProcessBase, PromptLogprob, Purpose, SoloEngine, StopRules, TokenStream, Usage,
-    Vocabulary,
+    Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -60,7 +60,7 @@ pub(crate) fn plan(file: &ModelFile, setup: &Setup) -> (Vocabulary, MemoryPlan) 
         kv_block_tokens: 16,
         kv_memory: None,
         threads: 2,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let base = ProcessBase::measure().unwrap_or_else(|e| panic!("{e}"));
     let plan = |request: &PlanRequest| {

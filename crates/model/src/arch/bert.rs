@@ -9,6 +9,7 @@ use super::builder::Builder;
 use super::{Architecture, Purpose};
 use crate::ModelError;
 use crate::graph::{EmbedIndex, NormKind, Op, Rows, Stage};
+use crate::recast::WeightsDtype;
 
 /// Tokens per block of a pass's own keys and values: the attention tile, so that a short text
 /// wastes less than one tile.
@@ -26,7 +27,7 @@ pub(super) fn scratch_shape(kv_heads: usize, head_dim: usize) -> KvShape {
     }
 }
 
-pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, ModelError> {
+pub(super) fn build(file: &ModelFile, weights: WeightsDtype) -> Result<Architecture, ModelError> {
     let config = file.config();
     let (dim, ffn, heads) = (config.dim, config.ffn_dim, config.heads);
     let kv = super::kv_layout(Purpose::Embed, scratch_shape(heads, config.head_dim))?;
@@ -43,7 +44,7 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
             });
         }
     };
-    let mut b = Builder::new(file, dequantize);
+    let mut b = Builder::new(file, weights);
     b.fetch(Stage::Embedding);
     let h = b.f32s("hidden", Rows::Tokens, dim);
     let table = b.matrix(Role::TokenEmbedding, config.vocab, dim)?;
@@ -142,7 +143,6 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
             weight,
             out: h,
         });
-        b.touched(h);
 
         let up = b.f32s("up", Rows::Tokens, ffn);
         b.linear(
@@ -154,7 +154,6 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
             false,
         )?;
         b.push(Op::Gelu { inout: up, tanh });
-        b.touched(up);
         b.linear(
             layer,
             (LayerRole::Down, LayerRole::DownB),
@@ -171,7 +170,6 @@ pub(super) fn build(file: &ModelFile, dequantize: bool) -> Result<Architecture, 
             weight,
             out: h,
         });
-        b.touched(h);
         b.release();
     }
     let body = b.take_ops();

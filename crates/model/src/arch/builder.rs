@@ -1,18 +1,17 @@
-//! What architectures build with: tensors by role, buffers, ops, and activations quantised once
-//! per kind however many products read them.
+//! What architectures build with: tensors by role, buffers and ops. Products are over f32 rows here;
+//! `graph::lower` quantises them for quantised weights.
 
 use bursar_files::{LayerRole, ModelFile, Role, TensorInfo};
-use bursar_kernels::acts::{ActKind, ActLayout};
 use bursar_kernels::panel::PanelLayout;
-use bursar_kernels::quant::Dtype;
 
 use crate::ModelError;
 use crate::graph::{Buffer, BufferId, Op, Program, Rows, Stage, TensorId};
+use crate::recast::WeightsDtype;
 
 /// The form that a tensor takes in memory.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum TensorForm {
-    /// Packed panels, of the stored type or of f32.
+    /// Packed panels, of the stored type or another.
     Matrix(PanelLayout),
     /// f32 values (norm scales, biases), whatever the stored type.
     Vector {
@@ -45,25 +44,22 @@ pub struct TensorSpec {
 /// Collects a program while an architecture walks through its layers.
 pub(super) struct Builder<'a> {
     pub(super) file: &'a ModelFile,
-    dequantize: bool,
+    weights: WeightsDtype,
     pub(super) tensors: Vec<TensorSpec>,
     buffers: Vec<Buffer>,
     ops: Vec<Op>,
     stage: Stage,
-    /// Quantised copies of the current f32 rows: (source, kind, copy).
-    quantized: Vec<(BufferId, ActKind, BufferId)>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(file: &'a ModelFile, dequantize: bool) -> Self {
+    pub(super) fn new(file: &'a ModelFile, weights: WeightsDtype) -> Self {
         Self {
             file,
-            dequantize,
+            weights,
             tensors: Vec::new(),
             buffers: Vec::new(),
             ops: Vec::new(),
             stage: Stage::Embedding,
-            quantized: Vec::new(),
         }
     }
 
@@ -84,7 +80,6 @@ impl<'a> Builder<'a> {
 
     /// Ops pushed so far, taken out (the body; what follows is the head).
     pub(super) fn take_ops(&mut self) -> Vec<Op> {
-        self.quantized.clear();
         std::mem::take(&mut self.ops)
     }
 
@@ -102,10 +97,6 @@ impl<'a> Builder<'a> {
             row_bytes,
         });
         id
-    }
-
-    fn rows_of(&self, buffer: BufferId) -> Rows {
-        self.buffers[buffer.0 as usize].rows
     }
 
     fn add(&mut self, info: TensorInfo, form: TensorForm) -> TensorId {
@@ -144,11 +135,7 @@ impl<'a> Builder<'a> {
                 want: format!("{rows} x {cols}"),
             });
         }
-        let dtype = if self.dequantize {
-            Dtype::F32
-        } else {
-            info.dtype
-        };
+        let dtype = self.weights.held(info.dtype, rows, cols);
         let layout = PanelLayout::new(dtype, rows, cols).ok_or_else(|| ModelError::Shape {
             tensor: info.name.clone(),
             got: format!("{cols} columns"),
@@ -186,12 +173,7 @@ impl<'a> Builder<'a> {
             .ok_or_else(|| self.missing(role))
     }
 
-    /// Says that `buffer` was overwritten: quantised copies of it are stale.
-    pub(super) fn touched(&mut self, buffer: BufferId) {
-        self.quantized.retain(|&(source, _, _)| source != buffer);
-    }
-
-    /// `out (+)= x Wᵀ + bias` for tensor `weight` of `rows x cols`, quantising `x` where needed.
+    /// `out (+)= x Wᵀ + bias` for tensor `weight` of `rows x cols`.
     pub(super) fn product(
         &mut self,
         x: BufferId,
@@ -200,15 +182,6 @@ impl<'a> Builder<'a> {
         out: BufferId,
         accumulate: bool,
     ) {
-        let TensorForm::Matrix(layout) = self.tensors[weight.0 as usize].form else {
-            unreachable!("products read matrices");
-        };
-        let kind = ActKind::of(layout.dtype());
-        let x = if kind == ActKind::F32 {
-            x
-        } else {
-            self.quantize(x, kind, layout.cols())
-        };
         self.push(Op::MatMul {
             x,
             weight,
@@ -216,28 +189,6 @@ impl<'a> Builder<'a> {
             out,
             accumulate,
         });
-        self.touched(out);
-    }
-
-    fn quantize(&mut self, x: BufferId, kind: ActKind, cols: usize) -> BufferId {
-        if let Some(&(_, _, copy)) = self
-            .quantized
-            .iter()
-            .find(|&&(s, k, _)| s == x && k == kind)
-        {
-            return copy;
-        }
-        let layout = ActLayout::new(kind, cols).expect("the weight's columns are whole blocks");
-        let row_bytes = layout.row_bytes();
-        let copy = self.bytes("quantized activations", self.rows_of(x), row_bytes);
-        self.push(Op::Quantize {
-            x,
-            kind,
-            cols,
-            out: copy,
-        });
-        self.quantized.push((x, kind, copy));
-        copy
     }
 
     /// A linear map of layer `layer`: weight, and bias where the file has one.

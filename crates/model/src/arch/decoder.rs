@@ -9,12 +9,13 @@ use super::builder::Builder;
 use super::{Architecture, Purpose};
 use crate::ModelError;
 use crate::graph::{EmbedIndex, NormKind, Op, Rows, Stage};
+use crate::recast::WeightsDtype;
 
 pub(super) fn build(
     file: &ModelFile,
     purpose: Purpose,
     kv: KvShape,
-    dequantize: bool,
+    weights: WeightsDtype,
 ) -> Result<Architecture, ModelError> {
     let config = file.config();
     let (dim, ffn) = (config.dim, config.ffn_dim);
@@ -47,7 +48,7 @@ pub(super) fn build(
             remedy: "use `bursar embed` with it",
         });
     }
-    let mut b = Builder::new(file, dequantize);
+    let mut b = Builder::new(file, weights);
     b.fetch(Stage::Embedding);
     let table = b.matrix(Role::TokenEmbedding, config.vocab, dim)?;
     let h = b.f32s("hidden", Rows::Tokens, dim);

@@ -12,6 +12,7 @@ pub use builder::{TensorForm, TensorSpec};
 
 use crate::ModelError;
 use crate::graph::{Program, TensorId};
+use crate::recast::WeightsDtype;
 
 /// What the model is loaded for; it decides the head and where keys and values live.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Purpose {
 /// A program and the tensors it names, in the order of their ids.
 #[derive(Clone, Debug)]
 pub struct Architecture {
-    /// What runs.
+    /// What is computed; its products read f32 rows, whatever the weights.
     pub program: Program,
     /// What it reads.
     pub tensors: Vec<TensorSpec>,
@@ -36,12 +37,12 @@ pub struct Architecture {
 }
 
 /// Builds the architecture of `file` for a purpose. `kv` is what the cache is to hold;
-/// embedding programs keep one layer in f32 instead. `dequantize` holds all matrices in f32.
+/// embedding programs keep one layer in f32 instead. Matrices are held as `weights` says.
 pub fn build(
     file: &ModelFile,
     purpose: Purpose,
     kv: KvShape,
-    dequantize: bool,
+    weights: WeightsDtype,
 ) -> Result<Architecture, ModelError> {
     match (file.config().arch, purpose) {
         (Arch::Bert, Purpose::Generate) => Err(ModelError::Unsuited {
@@ -49,10 +50,8 @@ pub fn build(
             what: "generate text: it is an encoder",
             remedy: "use `bursar embed` with it, or choose a decoder model",
         }),
-        (Arch::Bert, Purpose::Embed) => bert::build(file, dequantize),
-        (Arch::Llama | Arch::Qwen2 | Arch::Qwen3, _) => {
-            decoder::build(file, purpose, kv, dequantize)
-        }
+        (Arch::Bert, Purpose::Embed) => bert::build(file, weights),
+        (Arch::Llama | Arch::Qwen2 | Arch::Qwen3, _) => decoder::build(file, purpose, kv, weights),
     }
 }
 

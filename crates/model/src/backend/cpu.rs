@@ -18,6 +18,7 @@ use bursar_kernels::panel::{PANEL_ROWS, Panels};
 use bursar_workers::Workers;
 
 use super::spans;
+use crate::ModelError;
 use crate::graph::plan::ArenaPlan;
 use crate::graph::{BufferId, EmbedIndex, NormKind, Op, Program, TensorId};
 use crate::rope::RopeAngles;
@@ -58,7 +59,7 @@ pub(crate) struct Executor<'a> {
     pub(crate) workers: &'a Workers,
     pub(crate) program: &'a Program,
     pub(crate) plan: &'a ArenaPlan,
-    pub(crate) weights: &'a Weights,
+    pub(crate) weights: &'a mut Weights,
     pub(crate) angles: Option<&'a RopeAngles>,
     pub(crate) shape: AttentionShape,
     pub(crate) kv: KvLayout,
@@ -78,13 +79,13 @@ impl Executor<'_> {
     /// Runs the body, then the head once per chunk of outputs; `emit` gets the index of the
     /// chunk's first output and its rows.
     pub(crate) fn run(
-        &self,
+        &mut self,
         batch: &ForwardBatch<'_>,
         arena: &mut [u8],
         cache: &mut [u8],
         scratch_blocks: &[u32],
         emit: &mut dyn FnMut(usize, MatRef<'_>),
-    ) {
+    ) -> Result<(), ModelError> {
         let outputs = if self.program.scratch_block_bytes > 0 {
             batch.sequences.len()
         } else {
@@ -95,15 +96,16 @@ impl Executor<'_> {
             chunk: 0..0,
             scratch_blocks,
         };
-        for op in &self.program.body {
-            self.op(op, &pass, arena, cache);
+        let program = self.program;
+        for op in &program.body {
+            self.step(op, &pass, arena, cache)?;
         }
         let step = self.plan.limits.outputs;
         let mut start = 0;
         while start < outputs {
             pass.chunk = start..(start + step).min(outputs);
-            for op in &self.program.head {
-                self.op(op, &pass, arena, cache);
+            for op in &program.head {
+                self.step(op, &pass, arena, cache)?;
             }
             let rows = pass.chunk.len();
             let range = self.plan.range(self.program.output);
@@ -112,6 +114,33 @@ impl Executor<'_> {
             emit(start, MatRef::dense(&values[..rows * width], rows, width));
             start = pass.chunk.end;
         }
+        Ok(())
+    }
+
+    /// Runs an op, or what lies between ops: weights that are waited for, given up, or read row by
+    /// row.
+    fn step(
+        &mut self,
+        op: &Op,
+        pass: &Pass<'_>,
+        arena: &mut [u8],
+        cache: &mut [u8],
+    ) -> Result<(), ModelError> {
+        match *op {
+            Op::Fetch(stage) => self.weights.fetch(stage)?,
+            Op::Release(stage) => self.weights.release(stage),
+            Op::Embed {
+                table,
+                index: EmbedIndex::Token,
+                out,
+            } if self.weights.is_in_file(table) => {
+                let [out] = self.borrow(arena, pass, [out]);
+                self.weights
+                    .read_rows(table, pass.batch.tokens, f32s(out))?;
+            }
+            _ => self.op(op, pass, arena, cache),
+        }
+        Ok(())
     }
 
     /// Columns of an f32 buffer.
@@ -151,7 +180,7 @@ impl Executor<'_> {
         let batch = pass.batch;
         let _span = spans::of(op, batch.tokens.len());
         match *op {
-            // Resident weights are always there.
+            // Between ops, see `step`.
             Op::Fetch(_) | Op::Release(_) => {}
             Op::Embed { table, index, out } => {
                 let [out] = self.borrow(arena, pass, [out]);

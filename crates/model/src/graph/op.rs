@@ -41,7 +41,7 @@ pub struct Buffer {
 }
 
 /// A run of ops that need the same weights. Fetch and release points are where streamed weights
-/// will be read and dropped; resident weights ignore them.
+/// are waited for and given up; resident weights ignore them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Token, position and type embeddings.
@@ -235,6 +235,30 @@ impl Op {
                 ..
             } => [Some(q), Some(out), Some(scratch), scratch_kv],
             Op::SiluMul { gate, up } => [Some(gate), Some(up), None, None],
+        };
+        list.into_iter().flatten()
+    }
+}
+
+impl Op {
+    /// The buffers that the op writes.
+    pub fn writes(&self) -> impl Iterator<Item = BufferId> {
+        let list: [Option<BufferId>; 2] = match *self {
+            Op::Fetch(_) | Op::Release(_) => [None; 2],
+            Op::Embed { out, .. }
+            | Op::RopeTable { out }
+            | Op::Norm { out, .. }
+            | Op::Quantize { out, .. }
+            | Op::MatMul { out, .. }
+            | Op::SelectRows { out, .. }
+            | Op::Pool { out, .. } => [Some(out), None],
+            Op::Add { inout, .. }
+            | Op::HeadNorm { inout, .. }
+            | Op::Rope { inout, .. }
+            | Op::Gelu { inout, .. } => [Some(inout), None],
+            Op::KvWrite { scratch_kv, .. } => [scratch_kv, None],
+            Op::Attention { out, scratch, .. } => [Some(out), Some(scratch)],
+            Op::SiluMul { gate, .. } => [Some(gate), None],
         };
         list.into_iter().flatten()
     }

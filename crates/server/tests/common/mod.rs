@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bursar_engine::{
     Engine, EngineHandle, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest,
-    ProcessBase, Purpose, TurnWeights, Vocabulary,
+    ProcessBase, Purpose, TurnWeights, Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -89,7 +89,7 @@ impl Setup {
                 kv_block_tokens: 16,
                 kv_memory: None,
                 threads: 1,
-                dequantize: false,
+                weights: WeightsRequest::default(),
             };
             let plan = MemoryPlan::new(&file, &vocabulary, base, &request, self.budget).unwrap();
             let model = EngineModel::load(

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bursar_engine::{
     BatchOptions, EmbedOptions, Embedder, LoadOptions, MemoryPlan, PlanRequest, ProcessBase,
-    Purpose, Vocabulary,
+    Purpose, Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::kv_view::KvDtype;
@@ -186,7 +186,7 @@ fn measure(
         kv_block_tokens: 16,
         kv_memory: None,
         threads: settings.threads(),
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let base = ProcessBase::measure()?
         .beside(bundled::bytes())

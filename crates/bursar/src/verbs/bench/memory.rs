@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bursar_engine::{
     EngineModel, EngineOptions, EngineSnapshot, Event, GenerateRequest, LoadOptions, MemoryPlan,
-    PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, Vocabulary,
+    PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_files::synth::{self, Preset};
@@ -318,7 +318,7 @@ fn start(file: &ModelFile, mode: Mode) -> Result<SoloEngine, Failure> {
         kv_block_tokens: BLOCK_TOKENS,
         kv_memory: None,
         threads: 1,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let base = ProcessBase::measure()?.beside(bundled::bytes());
     let plan = MemoryPlan::new(file, &vocabulary, base, &request, BUDGET)?;

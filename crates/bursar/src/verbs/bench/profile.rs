@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bursar_engine::{
     EmbedOptions, Embedder, EngineModel, EngineOptions, Event, GenerateRequest, LoadOptions,
     MemoryPlan, PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, Vocabulary,
+    WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::kv_view::KvDtype;
@@ -194,7 +195,7 @@ fn request(settings: &Settings, purpose: Purpose, context: usize) -> PlanRequest
         kv_block_tokens: 16,
         kv_memory: None,
         threads: settings.threads(),
-        dequantize: false,
+        weights: WeightsRequest::default(),
     }
 }
 
