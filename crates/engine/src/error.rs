@@ -126,6 +126,14 @@ pub enum EngineError {
         /// What it was asked to do.
         verb: &'static str,
     },
+    /// A model was to be changed while it works.
+    #[error("{model} has {requests} requests inside; ask again when it is idle")]
+    Busy {
+        /// The model.
+        model: String,
+        /// Requests inside.
+        requests: usize,
+    },
     /// The engine has stopped, or its thread has died.
     #[error("the engine has stopped; the request was not finished")]
     Stopped,

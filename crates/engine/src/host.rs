@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use bursar_kv::keep;
 use bursar_memory::{Bytes, Freed, Ledger, Rung};
-use bursar_model::ModelError;
+use bursar_model::{ModelError, ModelPlan};
 
 use crate::EngineError;
 use crate::arena::{Arena, ArenaBooks, ArenaClaim};
@@ -230,6 +230,42 @@ impl EngineController {
             lock(&handle.face().published).kv = work.kv();
             freed
         })
+    }
+
+    /// Takes an idle model to the form of `plan`, and its share of the arena with it; gives the bytes of
+    /// memory that went back.
+    pub(crate) fn convert(
+        &self,
+        handle: &EngineHandle,
+        plan: ModelPlan,
+    ) -> Result<Bytes, EngineError> {
+        let needs = plan.activation_bytes();
+        let needed = self.lend(handle, |work| work.model().plan().activation_bytes())?;
+        if needs > needed {
+            self.claim_again(handle, needs)?;
+        }
+        let converted = self.lend(handle, |work| {
+            let requests = work.running() + work.waiting();
+            if requests > 0 {
+                let model = handle.name().to_owned();
+                return Err(EngineError::Busy { model, requests });
+            }
+            work.convert(plan, handle.account())
+        })?;
+        // As the model is now, whatever came of it.
+        let needs = self.lend(handle, |work| work.model().plan().activation_bytes())?;
+        self.claim_again(handle, needs)?;
+        converted
+    }
+
+    /// Has a model's share of the arena be of so many bytes.
+    fn claim_again(&self, handle: &EngineHandle, bytes: Bytes) -> Result<(), EngineError> {
+        let claim = self.shared.arena.claim(bytes)?;
+        let (reply, answer) = mpsc::channel();
+        let face = Arc::clone(handle.face());
+        self.shared.tell(Message::Claim(face, claim, reply))?;
+        let fitted = answer.recv().map_err(|_| EngineError::Stopped)?;
+        Ok(fitted.map_err(ModelError::from)?)
     }
 
     /// Lets the calling thread have a model's work between two of its steps. Meanwhile the other models

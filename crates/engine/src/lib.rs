@@ -13,6 +13,7 @@
 //! - `host`: start an engine, put models on it, take them off; `solo` for one model alone. `load` makes a
 //!   model ready for it.
 //! - `handle`: the way to a model there: submit, snapshot, drain. `request`: what it is asked.
+//! - `optimize`: a loaded model into a smaller form while nobody asks it.
 //! - `options`: how a model runs.
 //! - `reply`: what flows back, and how dropping it cancels.
 //! - `params`: how tokens are chosen, one value for all that ask the same.
@@ -49,6 +50,7 @@ mod load;
 mod mixes;
 mod models;
 mod monitor;
+mod optimize;
 mod options;
 mod pace;
 mod pack;
@@ -89,6 +91,7 @@ pub use models::{
     Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,
 };
 pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
+pub use optimize::{HeldPart, OptimizeReport};
 pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{

@@ -11,7 +11,7 @@ use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::encoder::TextEncoder;
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{ConfigDigest, fingerprint};
 use crate::generate::LoadOptions;
 use crate::plan::{MemoryPlan, after_loading};
 use crate::process::ProcessBase;
@@ -38,6 +38,7 @@ pub(crate) enum Job {
         sampler: Sampler,
         /// What computes.
         fingerprint: [u8; 32],
+        config: ConfigDigest,
         _sampling: Reservation,
     },
     Embed {
@@ -105,7 +106,8 @@ impl EngineModel {
                     .reserve(sampling)?,
                 kv: KvCache::new(kv, &account, KvOptions::default())?,
                 sampler: Sampler::new(config.vocab),
-                fingerprint: fingerprint(config, &model),
+                fingerprint: fingerprint(&ConfigDigest::new(config), &model),
+                config: ConfigDigest::new(config),
             },
             None => Job::Embed {
                 encoder: Arc::new(TextEncoder::new(

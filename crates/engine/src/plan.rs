@@ -350,6 +350,7 @@ impl MemoryPlan {
                 Some(_) => ResidencyChoice::Streamed,
                 None => ResidencyChoice::Resident,
             },
+            held_layers: self.request.weights.held_layers,
         }
     }
 

@@ -72,6 +72,11 @@ impl Seat {
         self.work.as_deref().is_some_and(busy)
     }
 
+    /// Puts another claim in its place, and gives the one before.
+    pub(crate) fn reclaim(&mut self, claim: ArenaClaim) -> ArenaClaim {
+        std::mem::replace(&mut self.claim, claim)
+    }
+
     /// Whether there is something to do.
     pub(crate) fn runnable(&self) -> bool {
         let busy = |work: &dyn Work| self.untidy || work.running() + work.waiting() > 0;

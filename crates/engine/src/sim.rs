@@ -400,7 +400,7 @@ impl Simulation {
         let highest = waiting.iter().map(|s| s.seniority().priority).max();
         let chunk = self.generation.chunk_tokens();
         let preempted = self.generation.totals().preemptions;
-        self.generation.decoder().rows = 0;
+        self.generation.decoder_mut().rows = 0;
         let prompts = self.generation.step(&mut []);
         let rows = self.generation.decoder().rows;
         assert!(rows <= self.rules.batch_tokens, "{rows} rows");

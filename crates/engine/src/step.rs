@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_kv::{KvCache, KvReport, PrefixHasher, Triggers};
-use bursar_memory::ReclaimBooks;
+use bursar_memory::{Bytes, ReclaimBooks};
 use bursar_model::ModelError;
 use bursar_profile::span;
 
@@ -305,9 +305,22 @@ impl<D: Decoder> Generation<D> {
     }
 
     /// What runs the batches.
-    #[cfg(test)]
-    pub(crate) fn decoder(&mut self) -> &mut D {
+    pub(crate) fn decoder(&self) -> &D {
+        &self.decoder
+    }
+
+    /// What runs the batches, to be changed.
+    pub(crate) fn decoder_mut(&mut self) -> &mut D {
         &mut self.decoder
+    }
+
+    /// Forgets what was cached, and shares by another fingerprint from now on: what runs the batches
+    /// computes something else now.
+    pub(crate) fn computes_otherwise(&mut self, fingerprint: [u8; 32]) {
+        self.kv.return_cached(Bytes(u64::MAX));
+        if let Some(shared) = &mut self.rules.fingerprint {
+            *shared = fingerprint;
+        }
     }
 
     /// The cache.

@@ -10,7 +10,7 @@ use bursar_memory::Bytes;
 
 use bursar_memory::region::RegionError;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, ArenaClaim};
 use crate::handle::Face;
 use crate::host::{Endings, Shared};
 use crate::seat::{Measured, Seat};
@@ -23,6 +23,8 @@ pub(crate) enum Message {
     Add(Box<Seat>, mpsc::Sender<Result<(), RegionError>>),
     /// A model leaves for good.
     Remove(Arc<Face>, mpsc::Sender<Seat>),
+    /// A model's share of the arena becomes another.
+    Claim(Arc<Face>, ArenaClaim, mpsc::Sender<Result<(), RegionError>>),
     /// A model's work is asked for, to come back.
     Lend(Arc<Face>, mpsc::Sender<Box<dyn Work>>),
     /// It comes back; `None` if it cannot be used any more.
@@ -150,6 +152,17 @@ impl Host<'_> {
                 drop(face);
                 // Whoever asked lets go of it: giving memory back takes long, and others want to run.
                 let _ = reply.send(seat);
+            }
+            Message::Claim(face, claim, reply) => {
+                let Some(place) = self.place(&face) else {
+                    return;
+                };
+                let old = self.seats[place].reclaim(claim);
+                let fitted = self.arena.fit(self.seats.iter().map(Seat::claim));
+                if fitted.is_err() {
+                    drop(self.seats[place].reclaim(old));
+                }
+                let _ = reply.send(fitted);
             }
             Message::Lend(face, reply) => {
                 let Some(place) = self.place(&face) else {

@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bursar_model::{Model, ModelError};
+use bursar_memory::{Account, Bytes};
+use bursar_model::{Model, ModelError, ModelPlan};
 use bursar_profile::span;
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::embed::finish;
+use crate::optimize;
 use crate::options::BatchOptions;
 use crate::pace::Pace;
 use crate::pack::{PackLimits, Pending, Pick, pack};
@@ -78,6 +80,19 @@ impl Embedding {
             batch: TextBatch::default(),
             totals: Totals::default(),
         }
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Takes the model to another form; gives the bytes of memory that went back.
+    pub(crate) fn convert(
+        &mut self,
+        plan: ModelPlan,
+        account: &Account,
+    ) -> Result<Bytes, EngineError> {
+        optimize::convert(&mut self.model, plan, &self.workers, account)
     }
 
     pub(crate) fn accept(&mut self, arrival: EmbedArrival) {

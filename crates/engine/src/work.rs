@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use bursar_kv::{KvReport, keep};
-use bursar_memory::{Bytes, Freed, Reservation, Rung};
+use bursar_memory::{Account, Bytes, Freed, Reservation, Rung};
+use bursar_model::{Model, ModelPlan};
 
 use crate::EngineError;
 use crate::batch::LoadedModel;
+use crate::fingerprint::{ConfigDigest, fingerprint};
 use crate::host::Ended;
 use crate::load::{EngineModel, Job};
+use crate::optimize;
 use crate::options::EngineOptions;
 use crate::schedule::Admission;
 use crate::sequence::Arrival;
@@ -48,6 +51,11 @@ pub(crate) trait Work: Send {
     fn waits_for(&self) -> Option<WaitsFor>;
     /// Takes a rung of the ladder for `bytes`, as far as it goes.
     fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed;
+    /// What computes.
+    fn model(&self) -> &Model;
+    /// Takes the model, which nobody asks now, to another form; gives the bytes of memory that went
+    /// back.
+    fn convert(&mut self, plan: ModelPlan, account: &Account) -> Result<Bytes, EngineError>;
     /// Fails what is left, keeps what is to be kept, and unloads the model.
     fn end(self: Box<Self>) -> Result<Ended, EngineError>;
 }
@@ -72,6 +80,7 @@ pub(crate) fn begin(
             kv,
             sampler,
             fingerprint,
+            config,
             _sampling,
         } => {
             let contiguous = options.contiguous;
@@ -97,6 +106,7 @@ pub(crate) fn begin(
             Box::new(Writing {
                 generation,
                 fingerprint,
+                config,
                 keep: options.keep.clone(),
                 _sampling,
             })
@@ -120,6 +130,7 @@ struct Writing {
     generation: Generation<LoadedModel>,
     /// What computes.
     fingerprint: [u8; 32],
+    config: ConfigDigest,
     /// Where cached prefixes outlive it.
     keep: Option<PathBuf>,
     _sampling: Reservation,
@@ -182,6 +193,19 @@ impl Work for Writing {
 
     fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed {
         self.generation.reclaim(rung, bytes)
+    }
+
+    fn model(&self) -> &Model {
+        &self.generation.decoder().model
+    }
+
+    fn convert(&mut self, plan: ModelPlan, account: &Account) -> Result<Bytes, EngineError> {
+        let LoadedModel { model, workers } = self.generation.decoder_mut();
+        let returned = optimize::convert(model, plan, workers, account);
+        // Whatever came of it, the model is as its own plan says.
+        self.fingerprint = fingerprint(&self.config, model);
+        self.generation.computes_otherwise(self.fingerprint);
+        returned
     }
 
     fn end(self: Box<Self>) -> Result<Ended, EngineError> {
@@ -252,6 +276,14 @@ impl Work for Embedding {
     /// It keeps nothing from one batch to the next.
     fn reclaim(&mut self, _: Rung, _: Bytes) -> Freed {
         Freed::default()
+    }
+
+    fn model(&self) -> &Model {
+        self.model()
+    }
+
+    fn convert(&mut self, plan: ModelPlan, account: &Account) -> Result<Bytes, EngineError> {
+        self.convert(plan, account)
     }
 
     fn end(self: Box<Self>) -> Result<Ended, EngineError> {

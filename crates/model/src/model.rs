@@ -213,6 +213,8 @@ impl ModelPlan {
 pub struct Model {
     plan: ModelPlan,
     weights: Weights,
+    /// The account of the weights that stay, to note on it what is measured.
+    account: Account,
     angles: Option<RopeAngles>,
     shape: AttentionShape,
     norm_eps: f32,
@@ -238,9 +240,8 @@ impl Model {
         staging: &mut [u8],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, ModelError> {
-        let weights = account
-            .child("weights", Lifetime::Semantic)
-            .reserve(plan.weights_bytes())?;
+        let books = account.child("weights", Lifetime::Semantic);
+        let weights = books.reserve(plan.weights_bytes())?;
         let weights = Mapping::new(weights, HugePages::Advise)?;
         let window = window(&plan.weights, account)?;
         let weights = Weights::load(
@@ -267,7 +268,8 @@ impl Model {
             u32::try_from(plan.arena.limits.scratch_blocks).map_err(|_| ModelError::TooLarge {
                 what: "scratch blocks".into(),
             })?;
-        Ok(Self {
+        let model = Self {
+            account: books,
             shape: arch::attention_shape(config),
             norm_eps: config.norm_eps,
             plan,
@@ -275,7 +277,9 @@ impl Model {
             angles,
             isa,
             scratch_blocks: (0..blocks).collect(),
-        })
+        };
+        model.measure();
+        Ok(model)
     }
 
     /// The plan that it was loaded by.
@@ -328,6 +332,7 @@ impl Model {
             workers,
         );
         self.plan = plan;
+        self.measure();
         gone
     }
 
@@ -343,9 +348,16 @@ impl Model {
         self.weights.figures()
     }
 
-    /// Bytes of memory that the weights take now, measured; the window included.
+    /// Bytes of memory that the weights that stay take now, measured.
     pub fn weights_resident(&self) -> Option<Bytes> {
-        self.weights.resident().map(Bytes)
+        self.weights.resident()
+    }
+
+    /// Notes on the weights' account how much memory they take.
+    fn measure(&self) {
+        if let Some(bytes) = self.weights.resident() {
+            self.account.set_measured(bytes);
+        }
     }
 
     /// The instruction set that it computes with.

@@ -15,7 +15,7 @@ mod stream;
 use bursar_files::{ModelFile, WeightsReader};
 use bursar_kernels::panel::{PANEL_ROWS, Panels};
 use bursar_kernels::quant::dequantize_row;
-use bursar_memory::Mapping;
+use bursar_memory::{Bytes, Mapping};
 use bursar_profile::span;
 use bursar_workers::Workers;
 
@@ -245,10 +245,9 @@ impl Weights {
         self.stream.as_ref().map(Stream::figures)
     }
 
-    /// Bytes of memory that the weights really take, those of the window included.
-    pub(crate) fn resident(&self) -> Option<u64> {
-        let held = self.held.resident().ok()?.0;
-        Some(held + self.stream.as_ref().map_or(0, Stream::bytes))
+    /// Bytes of memory that the weights that stay really take.
+    pub(crate) fn resident(&self) -> Option<Bytes> {
+        self.held.resident().ok()
     }
 }
 

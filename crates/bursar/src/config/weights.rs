@@ -18,6 +18,7 @@ impl Settings {
                 Some(Value::WeightsResidency(choice)) => *choice,
                 _ => ResidencyChoice::Auto,
             },
+            held_layers: None,
         }
     }
 }

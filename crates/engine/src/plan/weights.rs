@@ -23,6 +23,8 @@ pub struct WeightsRequest {
     pub dtype: DtypeChoice,
     /// Where they are.
     pub residency: ResidencyChoice,
+    /// Most layers that stay in memory where layers are streamed; as many as fit by default.
+    pub held_layers: Option<usize>,
 }
 
 impl WeightsRequest {
@@ -30,6 +32,7 @@ impl WeightsRequest {
     pub const F32: WeightsRequest = WeightsRequest {
         dtype: DtypeChoice::Held(WeightsDtype::F32),
         residency: ResidencyChoice::Resident,
+        held_layers: None,
     };
 }
 
@@ -133,7 +136,9 @@ impl Subject<'_> {
             return Ok(plan);
         }
         // The most layers that fit: all were tried before.
-        let (mut fits, mut too_many) = (0, self.file.config().layers + 1);
+        let layers = self.file.config().layers;
+        let most = request.weights.held_layers.unwrap_or(layers).min(layers);
+        let (mut fits, mut too_many) = (0, most + 1);
         let context = Some(plan.context());
         let request = PlanRequest { context, ..request };
         while too_many - fits > 1 {
@@ -324,7 +329,11 @@ mod tests {
             kv_block_tokens: 16,
             kv_memory: None,
             threads: 2,
-            weights: WeightsRequest { dtype, residency },
+            weights: WeightsRequest {
+                dtype,
+                residency,
+                held_layers: None,
+            },
         }
     }
 

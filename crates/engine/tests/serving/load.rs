@@ -21,6 +21,7 @@ pub(crate) struct Setup {
     pub(crate) batch_tokens: usize,
     /// KV blocks in all; what `parallel` contexts take if `None`.
     pub(crate) blocks: Option<usize>,
+    pub(crate) weights: WeightsRequest,
     pub(crate) options: EngineOptions,
 }
 
@@ -31,6 +32,7 @@ impl Default for Setup {
             parallel: 8,
             batch_tokens: 32,
             blocks: None,
+            weights: WeightsRequest::default(),
             options: EngineOptions::default(),
         }
     }
@@ -60,7 +62,7 @@ pub(crate) fn plan(file: &ModelFile, setup: &Setup) -> (Vocabulary, MemoryPlan) 
         kv_block_tokens: 16,
         kv_memory: None,
         threads: 2,
-        weights: WeightsRequest::default(),
+        weights: setup.weights,
     };
     let base = ProcessBase::measure().unwrap_or_else(|e| panic!("{e}"));
     let plan = |request: &PlanRequest| {

@@ -14,3 +14,4 @@ mod load;
 mod prefixes;
 mod several;
 mod vectors;
+mod weights;

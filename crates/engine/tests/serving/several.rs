@@ -16,17 +16,17 @@ use crate::fixtures::{cases, open};
 use crate::load::{Answer, BUDGET, Setup, greedy, load, plan, read, start};
 
 /// The model that a case of that name is about.
-fn model(kind: &str, name: &str) -> ModelFile {
+pub(crate) fn model(kind: &str, name: &str) -> ModelFile {
     let cases = cases(kind);
     let case = cases.iter().find(|case| case["name"] == name);
     open(case.unwrap_or_else(|| panic!("no case {name}")))
 }
 
-fn writes() -> Setup {
+pub(crate) fn writes() -> Setup {
     Setup::default()
 }
 
-fn embeds() -> Setup {
+pub(crate) fn embeds() -> Setup {
     Setup {
         purpose: Purpose::Embed,
         parallel: 1,
@@ -63,12 +63,12 @@ const TEXTS: [&str; 6] = [
     "who waits is told why",
 ];
 
-fn submit(handle: &EngineHandle) -> Vec<TokenStream> {
+pub(crate) fn submit(handle: &EngineHandle) -> Vec<TokenStream> {
     let stream = |request| handle.submit(request).unwrap_or_else(|e| panic!("{e}"));
     requests().into_iter().map(stream).collect()
 }
 
-fn embed(handle: &EngineHandle) -> VectorStream {
+pub(crate) fn embed(handle: &EngineHandle) -> VectorStream {
     let encoder = handle.encoder().expect("an embedding model");
     let encoded = encoder.encode(&TEXTS, &EmbedOptions::default());
     let (tokens, _) = encoded.unwrap_or_else(|e| panic!("{e}"));
@@ -79,7 +79,7 @@ fn embed(handle: &EngineHandle) -> VectorStream {
     handle.embed(request).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn vectors(mut stream: VectorStream) -> Vec<Vec<f32>> {
+pub(crate) fn vectors(mut stream: VectorStream) -> Vec<Vec<f32>> {
     let mut got = vec![Vec::new(); TEXTS.len()];
     while let Some(event) = stream.recv_blocking() {
         match event {
@@ -92,7 +92,9 @@ fn vectors(mut stream: VectorStream) -> Vec<Vec<f32>> {
 }
 
 /// What a model says, to the bit.
-fn words(answers: impl IntoIterator<Item = Answer>) -> Vec<(Vec<u32>, Vec<u32>, String)> {
+pub(crate) fn words(
+    answers: impl IntoIterator<Item = Answer>,
+) -> Vec<(Vec<u32>, Vec<u32>, String)> {
     let words = |answer: Answer| {
         assert!(answer.end.is_some(), "{:?}", answer.failed);
         let logprobs = answer.logprobs.iter().flatten().map(|l| l.to_bits());
@@ -102,14 +104,14 @@ fn words(answers: impl IntoIterator<Item = Answer>) -> Vec<(Vec<u32>, Vec<u32>, 
 }
 
 /// An engine without models, and what loads them.
-struct Host {
-    engine: Engine,
-    ledger: Ledger,
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) ledger: Ledger,
     workers: Arc<Workers>,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ledger = Ledger::new(BUDGET);
         let engine = Engine::start(&ledger, TurnWeights::default());
         Self {
@@ -123,14 +125,14 @@ impl Host {
         load(name, file, setup, &self.ledger, &self.workers)
     }
 
-    fn add(&self, name: &str, file: &ModelFile, setup: &Setup) -> EngineHandle {
+    pub(crate) fn add(&self, name: &str, file: &ModelFile, setup: &Setup) -> EngineHandle {
         let model = self.load(name, file, setup);
         let added = self.engine.controller().add(model, setup.options.clone());
         added.unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
     /// What is granted, when the leaves have been found to sum to it.
-    fn granted(&self) -> Bytes {
+    pub(crate) fn granted(&self) -> Bytes {
         let books = self.ledger.snapshot();
         let leaves = books.leaves();
         let sum = leaves.iter().fold(Bytes::ZERO, |sum, leaf| sum + leaf.1);

@@ -75,7 +75,6 @@ pub(super) struct Stream {
     current: Option<Filled>,
     counts: Arc<Counts>,
     waiting: Duration,
-    bytes: u64,
 }
 
 impl Stream {
@@ -89,9 +88,7 @@ impl Stream {
         let counts = Arc::new(Counts::default());
         let (to_reader, empty) = channel();
         let (to_pass, filled) = channel();
-        let mut bytes = window.staging.charged().0;
         for slot in window.slots {
-            bytes += slot.charged().0;
             // The reader's end is held below.
             let _ = to_reader.send(slot);
         }
@@ -113,7 +110,6 @@ impl Stream {
             current: None,
             counts,
             waiting: Duration::ZERO,
-            bytes,
         })
     }
 
@@ -172,11 +168,6 @@ impl Stream {
             packing: Duration::from_nanos(load(&self.counts.packing_ns)),
             waiting: self.waiting,
         }
-    }
-
-    /// Bytes of the window and the reader's buffer.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 }
 
