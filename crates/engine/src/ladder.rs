@@ -76,8 +76,9 @@ trait Holder {
 struct Around<'a> {
     /// What the budget has free now.
     free: &'a mut dyn FnMut() -> Bytes,
-    /// Gives back what belongs to no model.
-    trim: &'a mut dyn FnMut() -> Freed,
+    /// Gives back what belongs to no model: all that stores nothing, or only what nobody is going to
+    /// touch again soon.
+    trim: &'a mut dyn FnMut(bool) -> Freed,
     /// Unloads models for so many bytes, as many as it takes; none if none can go.
     evict: &'a mut dyn FnMut(Bytes) -> Vec<Evicted>,
     /// Writes a rung down.
@@ -114,7 +115,8 @@ fn climb(climb: &Climb<'_>, holders: &mut [impl Holder], around: &mut Around<'_>
             continue;
         }
         if rung == Rung::TrimPools && !missing(returned, around.free).is_zero() {
-            let freed = (around.trim)();
+            // Who wants no more than that is in no need of what the next step takes again.
+            let freed = (around.trim)(climb.up_to > Rung::TrimPools);
             if !freed.what.is_empty() {
                 returned = returned.saturating_add(freed.bytes);
                 (around.record)(rung, None, freed.bytes, words(&freed.what));
@@ -181,7 +183,7 @@ impl Ladder {
             &mut holders,
             &mut Around {
                 free: &mut || self.ledger.free(),
-                trim: &mut || trim(controller),
+                trim: &mut |all| trim(controller, all),
                 evict,
                 record: &mut |rung, model, bytes, reason| {
                     books.record(ReclaimEvent {
@@ -206,10 +208,13 @@ pub(crate) fn unix_ms() -> u64 {
 /// Less than this is not worth a word: the allocator has some pages to give back at any time.
 const WORTH: Bytes = Bytes::kib(256);
 
-/// Gives back what the process's allocator keeps and what the last step left in the arena, and measures
-/// how much that was.
-fn trim(controller: &EngineController) -> Freed {
-    let arena = controller.trim_arena(false);
+/// Gives back what the process's allocator keeps and, if `all`, what the last step left in the arena;
+/// measures how much that was.
+fn trim(controller: &EngineController, all: bool) -> Freed {
+    let arena = match all {
+        true => controller.trim_arena(false),
+        false => Bytes::ZERO,
+    };
     let probe = bursar_profile::Probe::default();
     let anonymous = || probe.process().and_then(|process| process.rss_anon_bytes);
     let before = anonymous().unwrap_or(0);
@@ -326,7 +331,7 @@ mod tests {
             &mut holders,
             &mut Around {
                 free: &mut || Bytes(budget.get()),
-                trim: &mut || Freed {
+                trim: &mut |_| Freed {
                     bytes: Bytes(7),
                     what: "trimmed".to_owned(),
                 },
