@@ -74,7 +74,7 @@ fn load(name: &str, file: &ModelFile, ledger: &Ledger, workers: &Arc<Workers>) -
         kv_block_tokens: 16,
         kv_memory: None,
         threads: 1,
-        dequantize: false,
+        weights: WeightsRequest::default(),
     };
     let plan = MemoryPlan::new(file, &vocabulary, base, &request, ledger.budget());
     let model = EngineModel::load(
