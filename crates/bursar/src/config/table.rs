@@ -505,7 +505,7 @@ pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 41] = [
+pub(crate) static TABLE: [&Setting; 43] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
