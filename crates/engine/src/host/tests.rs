@@ -12,7 +12,7 @@ use bursar_workers::Workers;
 
 use super::*;
 use crate::generate::LoadOptions;
-use crate::plan::PlanRequest;
+use crate::plan::{PlanRequest, WeightsRequest};
 use crate::process::ProcessBase;
 use crate::reply::{self, Event, TokenStream};
 use crate::request::GenerateRequest;
