@@ -4,13 +4,14 @@ Serves the bundled models within `--memory` in a cgroup of twice that, fills the
 values, then has a neighbour in the same group take more and more. Prints for each step the level, how
 soon it was told, what was resident before and after, the rungs that were taken, and how a request was
 answered; at the end, how soon requests are taken again once the neighbour has gone. Nothing may be
-killed.
+killed. Before all that, the processor time that the server takes when nobody asks anything.
 
     python bench/pressure.py --bursar target/release/bursar
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from cgroup import MemoryCgroup, Unavailable
 
 MIB = 1 << 20
 PAGE = 4096
+# Seconds for which the server is left alone first.
+IDLE = 30
 NEIGHBOUR = """
 import sys
 held = []
@@ -69,6 +72,13 @@ def resident(server: subprocess.Popen) -> float:
         return int(file.read().split()[1]) * PAGE / MIB
 
 
+def processor(server: subprocess.Popen) -> float:
+    """Seconds of a core that it has used."""
+    with open(f"/proc/{server.pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def level(address: str, wanted: str) -> float:
     """Seconds until the level outside is what is wanted; 10 at most."""
     start = time.monotonic()
@@ -93,6 +103,10 @@ def measure(bursar: str, memory: int, group: MemoryCgroup) -> int:
         command, stdin=pipe, stdout=pipe, text=True, preexec_fn=group.enter
     )
     try:
+        used = processor(server)
+        time.sleep(IDLE)
+        share = (processor(server) - used) / IDLE
+        print(f"idle: {share:.2%} of a core over {IDLE} s")
         for number in range(16):
             ask(address, f"{number} " + "The miller mended a ledger in the morning. " * 40)
         print(f"{'share':>6} {'level':>9} {'after s':>8} {'RSS MiB':>15}  request, rungs")
