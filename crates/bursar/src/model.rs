@@ -1,6 +1,7 @@
 //! Which model is meant: a path, a name in the models folder, or a bundled one; and what tells models
 //! apart.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -81,7 +82,12 @@ fn lookup_path(given: &Path, settings: &Settings, surroundings: &Surroundings) -
     let (Some(std::path::Component::Normal(name)), None) = (parts.next(), parts.next()) else {
         return None;
     };
-    let folder = settings.models_dir(surroundings)?;
+    in_folder(&settings.models_dir(surroundings)?, name)
+}
+
+/// The model of a name in a folder.
+pub(crate) fn in_folder(folder: &Path, name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    let name = name.as_ref();
     let mut with_suffix = name.to_owned();
     with_suffix.push(".gguf");
     [folder.join(name), folder.join(with_suffix)]
@@ -131,8 +137,8 @@ pub(crate) fn digest(file: &ModelFile) -> Result<blake3::Hash, Failure> {
     Ok(hasher.finalize())
 }
 
-/// The models in a folder, by the names under which [`lookup`] finds them.
-fn names_in(folder: &Path) -> Vec<String> {
+/// The models in a folder, by the names under which [`lookup`] finds them, each once.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -146,6 +152,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     };
     let mut names: Vec<String> = entries.filter_map(name).collect();
     names.sort();
+    names.dedup();
     names
 }
 

@@ -89,6 +89,7 @@ pub use load::EngineModel;
 pub use models::{
     Acquire, CacheOptions, CacheTotals, Denied, Eviction, Footprint, Held, KeepAlive, Keeper,
     Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,
+    unload,
 };
 pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
 pub use optimize::{HeldPart, OptimizeReport};

@@ -1,12 +1,15 @@
 //! A model's tokenizer as loaded: built from the file before the plan is final, because its bytes
 //! are known only once it stands, and charged to an account of its own.
 
+use std::sync::Mutex;
+
 use bursar_files::{GgufTokens, ModelFile, StringTable, TokenizerSource};
 use bursar_memory::{Account, Bytes, Lifetime, Reservation};
 use bursar_tokenizer::chat::{ChatError, ChatTemplate, ChatTokens};
 use bursar_tokenizer::{GgufVocab, Special, Tokenizer, TokenizerError};
 
 use crate::EngineError;
+use crate::inbox::lock;
 
 /// Tokenizer, chat template and end tokens of a model.
 pub struct Vocabulary {
@@ -17,7 +20,7 @@ pub struct Vocabulary {
     /// The end token of a sequence, of several the principal one.
     eos: Option<u32>,
     bytes: Bytes,
-    charge: Option<Reservation>,
+    charge: Mutex<Option<Reservation>>,
 }
 
 impl Vocabulary {
@@ -60,18 +63,20 @@ impl Vocabulary {
             end_tokens,
             eos,
             bytes,
-            charge: None,
+            charge: Mutex::new(None),
         })
     }
 
     /// Charges the tokenizer's bytes to a child of `account`, for as long as this lives.
     pub fn charge(&mut self, account: &Account) -> Result<(), EngineError> {
-        self.charge = Some(
-            account
-                .child("tokenizer", Lifetime::Semantic)
-                .reserve(self.bytes)?,
-        );
+        let account = account.child("tokenizer", Lifetime::Semantic);
+        *lock(&self.charge) = Some(account.reserve(self.bytes)?);
         Ok(())
+    }
+
+    /// The charge, for who sees to it that the bytes are gone before it is.
+    pub(crate) fn take_charge(&self) -> Option<Reservation> {
+        lock(&self.charge).take()
     }
 
     /// Bytes that the tokenizer holds.

@@ -157,6 +157,11 @@ impl Account {
         Bytes(self.0.floor())
     }
 
+    /// What it and its children hold or are guaranteed: nobody else is granted any of it.
+    pub fn claimed(&self) -> Bytes {
+        Bytes(self.0.claimed().max(self.0.floor()))
+    }
+
     /// Guarantees more or fewer bytes to it. What it holds beyond a lower floor stays its own until it
     /// lets go of it. Holds up all reservations for a moment: for decisions, not for steps.
     ///

@@ -10,7 +10,7 @@ use axum::http::{Method, Response, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use bursar_engine::ParamsPool;
+use bursar_engine::{Lease, ModelCache, ParamsPool};
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Account, Bytes, Ledger, ReclaimBooks, ReclaimEvent, Rung};
 use serde_json::Value;
@@ -22,16 +22,17 @@ use crate::error::{ApiError, json_response};
 use crate::fields::Fields;
 use crate::limits::Limits;
 use crate::metrics::Requests;
-use crate::openai::{chat, completions, embeddings, models, tokens};
+use crate::openai::{chat, completions, embeddings, tokens};
 use crate::phase::{Phase, Stopper};
 use crate::served::{Served, unix_ms};
-use crate::slot::Slot;
 use crate::tenants::{Secret, Tenant};
-use crate::{body, health, memory_api, metrics, pressure_api};
+use crate::{body, health, memory_api, metrics, model_api, pressure_api, wait};
 
 /// What all requests share.
 pub(crate) struct App {
-    pub(crate) models: Vec<Slot>,
+    pub(crate) models: ModelCache<Served>,
+    /// Seconds since 1970 when the server began.
+    pub(crate) created: u64,
     pub(crate) ledger: Ledger,
     /// Bodies and answers.
     pub(crate) account: Account,
@@ -61,31 +62,31 @@ pub(crate) struct Received {
 }
 
 impl App {
-    /// The model that a request names.
-    pub(crate) fn model(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
-        self.named(fields.required_text("model")?)?.require()
+    /// The model that a request names, to be used for as long as the lease is held. A model that is not
+    /// there is waited for.
+    pub(crate) async fn model(&self, fields: &Fields<'_>) -> Result<Lease<Served>, ApiError> {
+        let id = fields.required_text("model")?;
+        wait::for_model(self, id, wait::keep_alive(fields)?).await
     }
 
     /// As [`App::model`]; where there is but one, it need not be named.
-    pub(crate) fn model_or_only(&self, fields: &Fields<'_>) -> Result<&Served, ApiError> {
-        match self.models.as_slice() {
-            [only] if fields.get("model").is_none() => only.require(),
-            _ => self.model(fields),
+    pub(crate) async fn model_or_only(
+        &self,
+        fields: &Fields<'_>,
+    ) -> Result<Lease<Served>, ApiError> {
+        if fields.get("model").is_none() {
+            let mut models = self.models.status();
+            if let (Some(only), true) = (models.pop(), models.is_empty()) {
+                return wait::for_model(self, &only.id, wait::keep_alive(fields)?).await;
+            }
         }
+        self.model(fields).await
     }
 
-    /// The place of the model of that name.
-    pub(crate) fn named(&self, id: &str) -> Result<&Slot, ApiError> {
-        let found = self.models.iter().find(|slot| slot.id() == id);
-        found.ok_or_else(|| {
-            let names: Vec<&str> = self.models.iter().map(Slot::id).collect();
-            ApiError::model_not_found(id, &names.join(", "))
-        })
-    }
-
-    /// The models that are there.
-    pub(crate) fn served(&self) -> impl Iterator<Item = &Served> {
-        self.models.iter().filter_map(Slot::served)
+    /// The models that are there; not to be kept.
+    pub(crate) fn served(&self) -> Vec<Arc<Served>> {
+        let models = self.models.status().into_iter();
+        models.filter_map(|status| status.model).collect()
     }
 }
 
@@ -103,7 +104,10 @@ impl Running {
     /// One more.
     pub(crate) fn begin(&self) -> InFlight {
         self.0.now.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight {
+            running: self.clone(),
+            lease: None,
+        }
     }
 
     /// How many there are.
@@ -125,12 +129,26 @@ impl Running {
 
 /// A request that is being answered, until its last byte has been handed over.
 #[derive(Debug)]
-pub(crate) struct InFlight(Running);
+pub(crate) struct InFlight {
+    running: Running,
+    /// The model that answers it, which stays for as long.
+    lease: Option<Lease<Served>>,
+}
+
+impl InFlight {
+    /// The same, with the model that answers.
+    pub(crate) fn with(mut self, lease: Lease<Served>) -> InFlight {
+        self.lease = Some(lease);
+        self
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.now.fetch_sub(1, Ordering::Relaxed);
-        self.0.0.left.notify_waiters();
+        // First: who waits for nothing to run finds all models unused.
+        self.lease = None;
+        self.running.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.running.0.left.notify_waiters();
     }
 }
 
@@ -160,13 +178,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/detokenize", with_body!(tokens::detokenize))
         .route(
             "/v1/models",
-            get(async |State(app): State<Arc<App>>| ok(&models::list(&app))),
+            get(async |State(app): State<Arc<App>>| ok(&model_api::list(&app))),
         )
         .route(
             "/v1/models/{*id}",
             get(async |State(app): State<Arc<App>>, request: Request| {
-                let id = request.uri().path().trim_start_matches("/v1/models/");
-                match models::one(&app, &percent_decoded(id)) {
+                match model_api::one(&app, &below_models(&request)) {
+                    Ok(value) => ok(&value),
+                    Err(error) => error.into_response(),
+                }
+            })
+            .post(async |State(app): State<Arc<App>>, request: Request| {
+                let path = below_models(&request);
+                let answer = async {
+                    let (id, action) = model_api::Action::of(&path)?;
+                    let received = receive_any(&app, request).await?;
+                    model_api::act(&app, id, action, received).await
+                };
+                match answer.await {
                     Ok(value) => ok(&value),
                     Err(error) => error.into_response(),
                 }
@@ -225,6 +254,28 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     };
     app.requests.count(route, response.status());
     response
+}
+
+/// What stands behind `/v1/models/`.
+fn below_models(request: &Request) -> String {
+    percent_decoded(request.uri().path().trim_start_matches("/v1/models/"))
+}
+
+/// As [`receive`], but nothing is as good as an empty object.
+async fn receive_any(app: &App, request: Request) -> Result<Received, ApiError> {
+    let headers = request.headers();
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let length = headers.get(header::CONTENT_LENGTH);
+    if chunked || length.is_some_and(|length| length != "0") {
+        return receive(app, request).await;
+    }
+    let tenant = request.extensions().get::<Tenant>().copied();
+    Ok(Received {
+        value: Value::Object(serde_json::Map::new()),
+        charge: Charge::new(&app.account)?,
+        in_flight: app.running.begin(),
+        tenant: tenant.unwrap_or_else(|| app.secret.tenant("")),
+    })
 }
 
 async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {

@@ -171,6 +171,40 @@ impl ApiError {
             .with(|content| content.memory = Some(held(ledger, asked, ledger.free())))
     }
 
+    /// 429: no room for a model of `asked` bytes, of which `free` are or could be made free.
+    pub(crate) fn memory_full(
+        message: impl Into<String>,
+        seconds: u64,
+        ledger: &Ledger,
+        asked: Bytes,
+        free: Bytes,
+    ) -> ApiError {
+        ApiError::not_now(message)
+            .code("memory_full")
+            .retry_after(seconds)
+            .with(|content| content.memory = Some(held(ledger, asked, free)))
+    }
+
+    /// 400: a model of `asked` bytes never fits the `most` that models may take.
+    pub(crate) fn model_too_large(
+        model: &str,
+        why: impl fmt::Display,
+        ledger: &Ledger,
+        asked: Bytes,
+        most: Bytes,
+    ) -> ApiError {
+        ApiError::invalid("model", format!("{model} is too large: {why}"))
+            .code("model_too_large")
+            .with(|content| content.memory = Some(held(ledger, asked, most)))
+    }
+
+    /// 503: the model could not be loaded a short time ago.
+    pub(crate) fn model_failed(message: impl Into<String>, seconds: u64) -> ApiError {
+        ApiError::unavailable(message)
+            .code("model_failed")
+            .retry_after(seconds)
+    }
+
     /// 503: not this server.
     fn unavailable(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)

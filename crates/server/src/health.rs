@@ -19,11 +19,11 @@ const STUCK_MS: u64 = 60_000;
 
 /// 200 if every engine that has work gets on with it, and every model that loads.
 pub(crate) fn health(app: &App) -> Response<Body> {
-    for slot in &app.models {
-        let Some(served) = slot.served() else {
-            if slot.still() > LOAD_STUCK {
-                let why = format!("nothing was read of it for {} s", slot.still().as_secs());
-                return stuck(slot.id(), &why);
+    for status in app.models.status() {
+        let Some(served) = status.model else {
+            if let Some(still) = status.still.filter(|still| *still > LOAD_STUCK) {
+                let why = format!("nothing was read of it for {} s", still.as_secs());
+                return stuck(&status.id, &why);
             }
             continue;
         };
@@ -48,9 +48,9 @@ fn stuck(model: &str, why: &str) -> Response<Body> {
     json_response(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-/// 200 if requests are taken, for all models.
+/// 200 if requests are taken, and the models that were to be there from the start are.
 pub(crate) fn ready(app: &App) -> Response<Body> {
-    let loading = app.models.iter().any(|slot| slot.served().is_none());
+    let loading = app.models.status().iter().any(|status| status.starting);
     let (status, word) = match app.stopper.phase() {
         Phase::Serving if loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
         Phase::Serving => (StatusCode::OK, "ready"),

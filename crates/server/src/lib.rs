@@ -7,8 +7,9 @@
 //! - `body`, `charge`, `json`, `fields`: from bytes to fields, each refusal naming its field.
 //! - `openai`: the requests and answers of OpenAI's API.
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
-//! - `served`, `slot`: a model as the server sees it, and its place until it is there.
+//! - `served`, `wait`: a model as the server sees it, and getting one to answer with.
 //! - `error`: what a client is told when something is wrong.
+//! - `model_api`: which models there are, and having them loaded and unloaded.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `background`, `random`: small things.
 //!
@@ -31,14 +32,15 @@ mod kv_api;
 mod limits;
 mod memory_api;
 mod metrics;
+mod model_api;
 mod openai;
 mod phase;
 mod pressure_api;
 mod random;
 mod serve;
 mod served;
-mod slot;
 mod tenants;
+mod wait;
 
 pub use auth::{Keys, KeysError};
 pub use error::ApiError;
@@ -46,5 +48,4 @@ pub use limits::Limits;
 pub use phase::Stopper;
 pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;
-pub use slot::Slot;
 pub use tenants::{Secret, SecretError};

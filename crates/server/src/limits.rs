@@ -17,6 +17,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Levels that JSON may be nested.
     pub json_depth: usize,
+    /// How long a request may wait for its model to be loaded.
+    pub wait: Duration,
     /// Connections at once; more wait to be accepted.
     pub connections: usize,
 }
@@ -30,6 +32,7 @@ impl Default for Limits {
             header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             json_depth: 64,
+            wait: Duration::from_secs(60),
             connections: 512,
         }
     }

@@ -1,5 +1,9 @@
 //! `GET /memory`: who holds what. The leaves of the tree add up to what is granted, to the byte.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bursar_engine::{CacheTotals, ModelState, ModelStatus, WhyKind};
 use bursar_memory::monitor::reconcile;
 use bursar_memory::{AccountSnapshot, Bytes};
 use bursar_profile::Probe;
@@ -9,7 +13,6 @@ use crate::app::App;
 use crate::kv_api;
 use crate::pressure_api;
 use crate::served::Served;
-use crate::slot::Slot;
 
 /// The whole report.
 pub(crate) fn report(app: &App) -> Value {
@@ -18,13 +21,17 @@ pub(crate) fn report(app: &App) -> Value {
     let drift = process.map(|process| reconcile(&books, &process).drift_bytes);
     let rss = process.map(|process| process.rss_bytes);
     let budget = app.ledger.budget();
-    let models: Vec<Value> = app.models.iter().map(|slot| model(slot, &books)).collect();
-    let kv: Vec<Value> = app.served().filter_map(kv).collect();
+    let status = app.models.status();
+    // What is only a file holds nothing.
+    let there = |status: &&ModelStatus<Served>| status.state != ModelState::Absent;
+    let models = status.iter().filter(there);
+    let models: Vec<Value> = models.map(|status| model(status, &books)).collect();
+    let served = || status.iter().filter_map(|status| status.model.as_deref());
+    let kv: Vec<Value> = served().filter_map(kv).collect();
     let pressure = app.pressure.read();
-    let waiting = app
-        .served()
-        .filter_map(|served| pressure_api::waiting(served.id(), &served.engine.snapshot()));
-    let waiting: Vec<Value> = waiting.collect();
+    let queued =
+        served().filter_map(|served| pressure_api::waiting(served.id(), &served.engine.snapshot()));
+    let waiting: Vec<Value> = queued.chain(status.iter().filter_map(unloaded)).collect();
     json!({
         "budget_bytes": budget.get(),
         "granted_bytes": books.granted.get(),
@@ -39,6 +46,7 @@ pub(crate) fn report(app: &App) -> Value {
         "tree": tree(&books),
         "models": models,
         "kv": kv,
+        "model_cache": model_cache(&app.models.totals()),
     })
 }
 
@@ -67,30 +75,35 @@ fn tree(account: &AccountSnapshot) -> Value {
     })
 }
 
-fn model(slot: &Slot, books: &AccountSnapshot) -> Value {
-    let Some(served) = slot.served() else {
-        return json!({
-            "id": slot.id(),
-            "state": slot.state(),
-            "loaded_ratio": slot.ratio(),
-            "inflight": 0,
-            "pinned": true,
-            "idle_seconds": null,
-        });
+fn model(status: &ModelStatus<Served>, books: &AccountSnapshot) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    let mut model = json!({
+        "id": status.id,
+        "state": status.state.name(),
+        "loaded_ratio": status.loaded_ratio,
+        "inflight": status.leases,
+        "waiting": status.waiting,
+        "waiting_seconds": seconds(status.waited),
+        "pinned": status.pinned,
+        "idle_seconds": seconds(status.idle),
+        "keep_alive_seconds": seconds(status.keep_alive),
+        "expires_seconds": seconds(status.expires),
+        "loads": status.loads,
+        "load_seconds": seconds(status.load_time),
+        "error": status.error,
+    });
+    let Some(served) = &status.model else {
+        return model;
     };
-    let snapshot = served.engine.snapshot();
     let plan = served.engine.plan();
     let part = |name: &str| {
         let part = plan.parts().iter().find(|part| part.name == name);
         part.map_or(0, |part| part.bytes.get())
     };
-    // The process's own part belongs to no model.
-    let planned = plan.total().get().saturating_sub(part("process"));
+    let planned = plan.need(Bytes::ZERO).loaded.get();
     let account = served.engine.account().name().to_owned();
     let used = books.find(&account).map(|account| account.granted.get());
-    json!({
-        "id": served.id(),
-        "state": slot.state(),
+    let figures = json!({
         "plan_bytes": planned,
         "used_bytes": used,
         "weights_bytes": part("weights"),
@@ -98,9 +111,48 @@ fn model(slot: &Slot, books: &AccountSnapshot) -> Value {
         // Of the arena that all models share.
         "activations_bytes": plan.activations().get(),
         "tokenizer_bytes": part("tokenizer"),
-        "inflight": snapshot.running + snapshot.waiting,
-        "pinned": true,
-        "idle_seconds": null,
+    });
+    if let (Value::Object(model), Value::Object(figures)) = (&mut model, figures) {
+        model.extend(figures);
+    }
+    model
+}
+
+/// Who waits for a model that is not there, and why; nothing if nobody does.
+fn unloaded(status: &ModelStatus<Served>) -> Option<Value> {
+    if status.waiting == 0 {
+        return None;
+    }
+    let reason = match status.state {
+        ModelState::Loading => {
+            format!(
+                "it is being loaded, {:.0} % done",
+                100.0 * status.loaded_ratio
+            )
+        }
+        ModelState::Closing | ModelState::Unloading => {
+            "it makes room for another model, and is loaded again then".to_owned()
+        }
+        _ => "it is not loaded, and the models in its way have not gone yet".to_owned(),
+    };
+    Some(json!({
+        "model": status.id,
+        "requests": status.waiting,
+        "reason": reason,
+    }))
+}
+
+fn model_cache(totals: &CacheTotals) -> Value {
+    let unloads = WhyKind::ALL.map(|kind| (kind.name(), totals.unloads[kind as usize]));
+    json!({
+        "hits_total": totals.hits,
+        "misses_total": totals.misses,
+        "loads_total": totals.loads,
+        "load_failures_total": totals.failures,
+        "evictions_total": totals.evictions(),
+        "evicted_bytes_total": totals.unloaded_bytes,
+        "unloads_total": BTreeMap::from(unloads),
+        "load_seconds": totals.load_time.as_secs_f64(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! them. Everything is read when it is asked for; requests only add to counters.
 
 mod kv;
+mod models;
 mod reclaim;
 mod spans;
 
@@ -101,6 +102,7 @@ pub(crate) fn answer(app: &App) -> Response<Body> {
     memory(app, &mut page);
     reclaim::write(&mut page, &app.pressure.read(), &app.reclaim.report());
     engines(app, &mut page);
+    models::write(app, &mut page);
     requests(app, &mut page);
     spans::write(&mut page);
     let mut response = Response::new(Body::from(page.0));
@@ -157,8 +159,9 @@ fn memory(app: &App, page: &mut Page) {
 }
 
 fn engines(app: &App, page: &mut Page) {
-    let snapshots: Vec<_> = app
-        .served()
+    let served = app.served();
+    let snapshots: Vec<_> = served
+        .iter()
         .map(|served| (served.id(), served.engine.snapshot()))
         .collect();
     let mut each =

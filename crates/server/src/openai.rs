@@ -5,7 +5,6 @@
 //! - `embeddings`: texts to vectors.
 //! - `input`: texts or token ids, one or many.
 //! - `logprobs`: likelihoods in each of the two shapes.
-//! - `models`: what is served.
 //! - `tokens`: texts to token ids and back.
 
 pub(crate) mod chat;
@@ -13,7 +12,6 @@ pub(crate) mod completions;
 pub(crate) mod embeddings;
 mod input;
 mod logprobs;
-pub(crate) mod models;
 mod params;
 pub(crate) mod tokens;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use bursar_engine::ParamsPool;
+use bursar_engine::{ModelCache, ParamsPool};
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Account, AccountOptions, Bytes, Ledger, Lifetime, ReclaimBooks, Refusal};
 use hyper::server::conn::http1;
@@ -22,7 +22,7 @@ use crate::auth::Keys;
 use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::phase::{Phase, Stopper};
-use crate::slot::Slot;
+use crate::served::{Served, now};
 use crate::tenants::Secret;
 
 /// How a server is set up.
@@ -110,8 +110,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
-    /// Listens, for requests that `models` answer once they are there; their bytes are charged to
-    /// `account`.
+    /// Listens, for requests that `models` answer, those that have to be loaded first after a while; the
+    /// requests' bytes are charged to `account`.
     ///
     /// # Errors
     /// If the address is unprotected or cannot be had.
@@ -119,7 +119,7 @@ impl Server {
         options: ServerOptions,
         ledger: &Ledger,
         account: Account,
-        models: Vec<Slot>,
+        models: ModelCache<Served>,
     ) -> Result<Server, ServeError> {
         let ServerOptions {
             listen,
@@ -135,6 +135,7 @@ impl Server {
         let address = listener.local_addr()?;
         let app = Arc::new(App {
             models,
+            created: now(),
             ledger: ledger.clone(),
             account,
             keys,

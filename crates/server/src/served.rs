@@ -20,6 +20,11 @@ impl Served {
         Served { engine, defaults }
     }
 
+    /// The way to it.
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
     pub(crate) fn id(&self) -> &str {
         self.engine.name()
     }

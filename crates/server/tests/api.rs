@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use bursar_memory::Bytes;
-use bursar_server::{Keys, Secret, ServeError, Served, Server, ServerOptions, Slot};
+use bursar_server::{Keys, Limits, Secret, ServeError, Server, ServerOptions};
 use common::Setup;
 use common::client::{get, head, post, read, send};
 use serde_json::{Value, json};
@@ -424,8 +424,12 @@ fn models_and_figures_are_told() {
 
 #[test]
 fn models_that_load_are_told_and_asked_for_later() {
-    let mut server = Setup {
+    let server = Setup {
         late: true,
+        limits: Limits {
+            wait: Duration::ZERO,
+            ..Limits::default()
+        },
         ..Setup::new()
     }
     .start();
@@ -438,11 +442,15 @@ fn models_that_load_are_told_and_asked_for_later() {
         vec![both(0), both(1)]
     };
     let pair = |word: &str| (word.to_owned(), word.to_owned());
-    server.late[0].0.progress(1, 2);
+    let model = loop {
+        let model = get(address, "/v1/models/llama", "").json();
+        if model["loaded_ratio"] == 0.5 {
+            break model;
+        }
+    };
     assert_eq!(states(), [pair("loading"), pair("loading")]);
-    let model = get(address, "/v1/models/llama", "").json();
-    assert_eq!(model["loaded_ratio"], 0.5);
     assert_eq!(model["max_model_len"], Value::Null);
+    assert_eq!(model["task"], "generate");
     for body in [chat(json!({ "stream": true })), chat(json!({}))] {
         let reply = post(address, CHAT, body);
         assert_eq!(reply.status, 503, "{}", reply.message());
@@ -456,15 +464,13 @@ fn models_that_load_are_told_and_asked_for_later() {
     let other = completion(json!({ "model": "other" }));
     assert_eq!(post(address, COMPLETION, other).status, 404);
 
-    let fill = |late: &mut Vec<(Slot, Served)>| {
-        let (slot, served) = late.remove(0);
-        slot.fill(served);
-    };
-    fill(&mut server.late);
+    server.let_load();
+    server.until_loaded("llama");
     assert_eq!(states(), [pair("loaded"), pair("loading")]);
     assert_eq!(post(address, CHAT, chat(json!({}))).status, 200);
     assert_eq!(get(address, "/ready", "").status, 503);
-    fill(&mut server.late);
+    server.let_load();
+    server.until_loaded("embedding");
     assert_eq!(get(address, "/ready", "").status, 200);
     server.stop();
 }
@@ -547,7 +553,7 @@ fn an_address_that_others_reach_needs_a_key() {
             reclaim: Default::default(),
         };
         let account = bursar_server::requests_account(&ledger).unwrap();
-        Server::bind(options, &ledger, account, Vec::new()).map(|_| ())
+        Server::bind(options, &ledger, account, common::no_models(&ledger)).map(|_| ())
     };
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:192.0.2.1]:0"] {
         assert!(
@@ -623,7 +629,7 @@ const FREED_WITHIN: Duration = Duration::from_millis(250);
 fn who_goes_away_leaves_nothing_behind() {
     let server = Setup::new().start();
     let address = server.address;
-    let snapshot = || server.handles[0].snapshot();
+    let snapshot = || server.engine_of("llama").snapshot();
     // Slabs of keys and values stay, for what is cached in them.
     let granted = || {
         let kv = snapshot().kv.unwrap().bytes_committed;

@@ -47,6 +47,8 @@ impl<T: TakesSettings> Args for SettingFlags<T> {
                 .long(setting.flag)
                 .value_name(setting.placeholder)
                 .action(ArgAction::Set)
+                // Some values begin with a minus.
+                .allow_negative_numbers(true)
                 .help_heading("Settings")
                 .help(setting.help)
                 .long_help(format!(

@@ -270,7 +270,62 @@ pub(crate) static MODELS_DIR: Setting = Setting {
     placeholder: "DIR",
     default: Fallback::Derived("bursar/models in the user's data folder"),
     read: value::path,
-    help: "Folder in which a MODEL that is not a path is looked up",
+    help: "Folder in which a MODEL that is not a path is looked up; a server loads each of its models when somebody asks for it",
+};
+
+/// How long a model stays that nobody uses.
+pub(crate) static MODELS_KEEP_ALIVE: Setting = Setting {
+    key: "models.keep_alive",
+    flag: "keep-alive",
+    env: "BURSAR_KEEP_ALIVE",
+    placeholder: "TIME",
+    default: Fallback::Derived("5m; models that are named stay until their place is needed"),
+    read: value::keep_alive,
+    help: "How long a model stays that nobody uses: 5m, 0 for not at all, -1 for until its place is needed",
+};
+
+/// How long a model stays at least.
+pub(crate) static MODELS_MIN_RESIDENCY: Setting = Setting {
+    key: "models.min_residency",
+    flag: "min-residency",
+    env: "BURSAR_MIN_RESIDENCY",
+    placeholder: "TIME",
+    default: Fallback::Value("5s"),
+    read: value::time,
+    help: "How long a model stays at least before it goes for another",
+};
+
+/// Models that stay.
+pub(crate) static MODELS_PIN: Setting = Setting {
+    key: "models.pin",
+    flag: "pin",
+    env: "BURSAR_PIN",
+    placeholder: "MODEL,...",
+    default: Fallback::Derived("none"),
+    read: value::names,
+    help: "Models that are loaded at the start and never go for others, by name, with commas between",
+};
+
+/// Which models go for others.
+pub(crate) static MODELS_EVICTION: Setting = Setting {
+    key: "models.eviction",
+    flag: "models-eviction",
+    env: "BURSAR_MODELS_EVICTION",
+    placeholder: "HOW",
+    default: Fallback::Value("cheapest"),
+    read: value::eviction,
+    help: "Which models go for another: those that are cheapest to load again (cheapest), or those unused for longest (lru)",
+};
+
+/// How long a request waits for its model.
+pub(crate) static MODELS_WAIT: Setting = Setting {
+    key: "models.wait",
+    flag: "models-wait",
+    env: "BURSAR_MODELS_WAIT",
+    placeholder: "TIME",
+    default: Fallback::Value("60s"),
+    read: value::time,
+    help: "How long a request waits for its model to be loaded before it is told to come back",
 };
 
 /// How sequences are granted their blocks.
@@ -505,7 +560,7 @@ pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 43] = [
+pub(crate) static TABLE: [&Setting; 48] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -534,6 +589,11 @@ pub(crate) static TABLE: [&Setting; 43] = [
     &THREADS,
     &ISA,
     &MODELS_DIR,
+    &MODELS_KEEP_ALIVE,
+    &MODELS_MIN_RESIDENCY,
+    &MODELS_PIN,
+    &MODELS_EVICTION,
+    &MODELS_WAIT,
     &ADMISSION,
     &LISTEN,
     &API_KEY_FILE,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar_engine::{Admission, DtypeChoice, ResidencyChoice, WeightsDtype};
+use bursar_engine::{Admission, DtypeChoice, Eviction, ResidencyChoice, WeightsDtype};
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_kv::Preset;
@@ -41,6 +41,12 @@ pub(crate) enum Value {
     Switch(bool),
     /// A part of a whole, 0 to 1.
     Share(f64),
+    /// How long a model stays that nobody uses; `None` is until its place is needed.
+    KeepAlive(Option<Duration>),
+    /// Names of models.
+    Names(Vec<String>),
+    /// Which models go for others.
+    Eviction(Eviction),
 }
 
 impl fmt::Display for Value {
@@ -52,8 +58,14 @@ impl fmt::Display for Value {
             Value::Isa(isa) => isa.fmt(f),
             Value::Path(path) => path.display().fmt(f),
             Value::Address(address) => address.fmt(f),
-            Value::Time(time) if time.subsec_millis() == 0 => write!(f, "{}s", time.as_secs()),
-            Value::Time(time) => write!(f, "{}ms", time.as_millis()),
+            Value::Time(time) | Value::KeepAlive(Some(time)) => match time.subsec_millis() {
+                0 => write!(f, "{}s", time.as_secs()),
+                _ => write!(f, "{}ms", time.as_millis()),
+            },
+            Value::KeepAlive(None) => f.write_str("-1"),
+            Value::Names(names) => f.write_str(&names.join(",")),
+            Value::Eviction(Eviction::Cheapest) => f.write_str("cheapest"),
+            Value::Eviction(Eviction::Lru) => f.write_str("lru"),
             Value::WeightsDtype(DtypeChoice::Auto) => f.write_str("auto"),
             Value::WeightsDtype(DtypeChoice::Held(dtype)) => f.write_str(dtype.name()),
             Value::WeightsResidency(residency) => f.write_str(match residency {
@@ -281,6 +293,44 @@ pub(crate) fn weights_residency(text: &str) -> Result<Value, Invalid> {
         }
     };
     Ok(Value::WeightsResidency(choice))
+}
+
+/// Reads how long a model stays that nobody uses: a length of time, 0, or -1.
+pub(crate) fn keep_alive(text: &str) -> Result<Value, Invalid> {
+    match (text.trim(), time(text)) {
+        ("0", _) => Ok(Value::KeepAlive(Some(Duration::ZERO))),
+        ("-1", _) => Ok(Value::KeepAlive(None)),
+        (_, Ok(Value::Time(time))) => Ok(Value::KeepAlive(Some(time))),
+        _ => Err(Invalid::new(
+            "it is not a length of time",
+            "write a whole number with its unit (500ms, 30s, 5m, 1h), 0 for not at all, or -1 for \
+             until the model's place is needed",
+        )),
+    }
+}
+
+/// Reads names with commas between.
+pub(crate) fn names(text: &str) -> Result<Value, Invalid> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    match names.iter().any(String::is_empty) {
+        true => Err(Invalid::new(
+            "a name is empty",
+            "write names of models with commas between",
+        )),
+        false => Ok(Value::Names(names)),
+    }
+}
+
+/// Reads which models go for others.
+pub(crate) fn eviction(text: &str) -> Result<Value, Invalid> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "cheapest" => Ok(Value::Eviction(Eviction::Cheapest)),
+        "lru" => Ok(Value::Eviction(Eviction::Lru)),
+        _ => Err(Invalid::new(
+            "it is not a way of choosing models",
+            "write cheapest or lru",
+        )),
+    }
 }
 
 /// Reads how sequences are let in.

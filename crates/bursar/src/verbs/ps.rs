@@ -45,6 +45,31 @@ pub(crate) fn size(value: &Value) -> String {
     bytes.unwrap_or_else(|| "-".to_owned())
 }
 
+/// When a model goes, in words.
+fn until(model: &Value) -> String {
+    let seconds = |name: &str| model[name].as_f64();
+    if model["state"] != "loaded" {
+        return "-".to_owned();
+    }
+    if model["pinned"] == true {
+        return "unloaded".to_owned();
+    }
+    match (seconds("expires_seconds"), seconds("keep_alive_seconds")) {
+        (Some(left), _) => format!("{} from now", span(left)),
+        (None, Some(keep)) => format!("{} unused", span(keep)),
+        (None, None) => "needed by others".to_owned(),
+    }
+}
+
+/// A length of time in its largest whole unit.
+fn span(seconds: f64) -> String {
+    match seconds.ceil() as u64 {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
 fn table(memory: &Value) -> Table {
     let mut table = Table::new(&[
         ("NAME", Align::Left),
@@ -66,8 +91,7 @@ fn table(memory: &Value) -> Table {
             size(&model["activations_bytes"]),
             model["inflight"].to_string(),
             if model["pinned"] == true { "yes" } else { "no" }.to_owned(),
-            // Models stay for as long as the server runs.
-            "stopped".to_owned(),
+            until(model),
         ]);
     }
     table

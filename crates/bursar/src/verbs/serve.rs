@@ -3,26 +3,29 @@
 //! What can be refused is refused first: settings, address, files, plans. Then the port opens, and
 //! the models are loaded while those who ask for them are told when to come back.
 //!
-//! - `load`: the thread that loads. `watch`: what the monitor is told, and says.
+//! - `start`: the models named on the command line: opened and planned before the port opens.
+//! - `catalog`: all models that may be asked for, and how they are loaded.
+//! - `watch`: what the monitor is told, and says.
 
-mod load;
+mod catalog;
+mod start;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bursar_engine::{
-    Engine, EngineOptions, Ladder, LoadOptions, MemoryPlan, Monitor, PlanRequest, ProcessBase,
-    Purpose, Vocabulary,
+    CacheOptions, Engine, EngineOptions, Keeper, Ladder, LoadOptions, ModelCache, Monitor,
+    ProcessBase, Purpose,
 };
-use bursar_files::ModelFile;
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Bytes, Ledger, Lifetime, ReclaimBooks, counting};
+use bursar_memory::{Bytes, Ledger, ReclaimBooks, counting};
 use bursar_profile::{Level, spans};
 use bursar_server::{
     Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Server,
-    ServerOptions, Slot, requests_account,
+    ServerOptions, requests_account,
 };
 use bursar_workers::Workers;
 use clap::Args;
@@ -32,11 +35,8 @@ use crate::bundled;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
-use crate::model::{self, Found};
-use crate::prepare;
-use crate::sizing::{self, Otherwise};
 use crate::verbs::Shared;
-use load::{Loader, Planned};
+use catalog::{Catalog, CatalogParts, Sizes};
 use watch::Loaded;
 
 /// Sequences at once where nobody says.
@@ -109,15 +109,12 @@ impl TakesSettings for Takes {
         &table::THREADS,
         &table::ISA,
         &table::MODELS_DIR,
+        &table::MODELS_KEEP_ALIVE,
+        &table::MODELS_MIN_RESIDENCY,
+        &table::MODELS_PIN,
+        &table::MODELS_EVICTION,
+        &table::MODELS_WAIT,
     ];
-}
-
-/// A model that has been opened.
-struct Opened {
-    name: String,
-    file: ModelFile,
-    vocabulary: Vocabulary,
-    purpose: Purpose,
 }
 
 /// Loads the models and serves them.
@@ -140,7 +137,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             "requests alone are guaranteed {REQUESTS_FLOOR}; give more with --memory"
         ))
     })?;
-    let opened = open(arguments, &settings, shared)?;
+    let named = start::named(arguments, &settings, shared)?;
+    let opened = start::open(&named)?;
     counting::purge();
     let threads = settings.threads();
     let base = ProcessBase::measure()?
@@ -159,56 +157,69 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let workers = Arc::new(workers.map_err(|error| Failure::failed(error.to_string()))?);
     let engine = Engine::start(&ledger, settings.turns())?;
     let controller = engine.controller();
-    let generates = |model: &&Opened| model.purpose == Purpose::Generate;
-    let several = opened.iter().filter(generates).count() > 1;
-    let mut planned = Vec::with_capacity(opened.len());
-    for model in opened {
-        // The rest of the budget, and the process's part, which every plan holds but which has
-        // been reserved once for all.
-        let process = base.bytes().saturating_sub(model.vocabulary.bytes());
-        let left = ledger.free().saturating_add(process);
-        let base = base.with_arena(controller.arena_bytes());
-        let plan = plan(&model, base, &settings, budget.bytes, left)?;
-        if !plan.fits() {
-            eprintln!("{}", prepare::parts(&plan));
-            return Err(Failure::does_not_fit(format!(
-                "{} needs {}, and {left} of the budget of {} ({}) are left for it",
-                model.name,
-                plan.total(),
-                budget.bytes,
-                budget.source,
-            ))
-            .helps(&plan.remedies(budget.bytes.saturating_sub(left))));
-        }
-        let claim = controller.claim(&plan)?;
-        let account = ledger.root().child(&*model.name, Lifetime::Semantic);
-        let promise = account
-            .reserve(plan.need(controller.arena_bytes()).loading)
-            .map_err(|refusal| Failure::does_not_fit(refusal.to_string()))?;
-        let keep = settings.kv_keep(&model.name, several);
-        planned.push(Planned {
-            keep: keep.filter(|_| model.purpose == Purpose::Generate),
-            slot: Slot::loading(&model.name, model.purpose),
-            opened: model,
-            plan,
-            promise,
-            claim,
-        });
-    }
+    let room = ledger.free();
+    let purposes: BTreeMap<String, Purpose> = opened
+        .iter()
+        .map(|model| (model.name.clone(), model.purpose))
+        .collect();
+    let sizes = Sizes {
+        settings: settings.clone(),
+        budget: budget.bytes,
+        base,
+        room,
+        ledger: ledger.clone(),
+        controller: controller.clone(),
+    };
+    let planned = start::plan(opened, &sizes, &budget)?;
     let mut limits = Limits {
         headers: settings.limits_headers(),
         json_depth: settings.limits_json_depth(),
+        wait: settings.models_wait(),
         ..Limits::default()
     };
     if let Some(body) = settings.limits_body(budget.bytes).and_then(Bytes::to_usize) {
         limits.body = body;
     }
-    let (pressure, reclaim) = (Gauge::new(), ReclaimBooks::new());
+    let (pressure, books) = (Gauge::new(), ReclaimBooks::new());
     let served = EngineOptions {
         salt: secret.salt(),
-        reclaim: Some(reclaim.clone()),
+        reclaim: Some(books.clone()),
         ..settings.engine_options(budget.bytes)
     };
+    let options = CacheOptions {
+        kept: match settings.keep_alive() {
+            // Who names models and no time wants them there.
+            None => named.iter().map(|(name, _)| name.clone()).collect(),
+            Some(_) => Vec::new(),
+        },
+        queue: settings.limits_queue(),
+        room,
+        ..settings.cache_options()
+    };
+    let folder = settings.models_dir(&shared.surroundings);
+    let writers = purposes.values().filter(|p| **p == Purpose::Generate);
+    let several = writers.count() > 1;
+    let catalog = Arc::new(Catalog::new(
+        CatalogParts {
+            sizes,
+            workers,
+            options: LoadOptions {
+                isa: settings.isa(),
+            },
+            served,
+            several,
+            ladder: Ladder::new(&ledger, &controller, &books),
+            books: books.clone(),
+            progress: shared.progress,
+            named: named.into_iter().collect(),
+            folder,
+            begun,
+        },
+        purposes,
+        planned,
+    ));
+    let cache = ModelCache::new(Arc::clone(&catalog) as Arc<_>, &ledger, options);
+    start::check_pins(&settings, &cache)?;
     let options = ServerOptions {
         listen,
         keys,
@@ -216,41 +227,39 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         limits,
         drain: settings.drain(),
         pressure: pressure.clone(),
-        reclaim: reclaim.clone(),
+        reclaim: books.clone(),
     };
-    let slots = planned.iter().map(|model| model.slot.clone()).collect();
-    let server = Server::bind(options, &ledger, account, slots).map_err(|e| failure(&e))?;
-    eprintln!("listening on {}", server.address());
-    let loaded = Loaded::default();
+    let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
+    for model in catalog.at_start(&settings.pinned()) {
+        cache.preload(&model);
+    }
+    catalog.listening(server.address(), server.stopper());
+    let keeper = Keeper::start(&cache)
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+    let residents = Loaded {
+        catalog: Arc::clone(&catalog),
+        cache,
+    };
     let monitor = Monitor::start(
         watching,
         &ledger,
-        Ladder::new(&ledger, &engine.controller(), &reclaim),
-        Arc::new(loaded.clone()),
+        Ladder::new(&ledger, &controller, &books),
+        Arc::new(residents),
         pressure,
         watch::listener(),
     )?;
-    let loader = Loader {
-        ledger,
-        workers,
-        options: LoadOptions {
-            isa: settings.isa(),
-        },
-        engine,
-        loaded,
-        served,
-        progress: shared.progress,
-        begun,
-        address: server.address(),
-        stopper: server.stopper(),
-    };
-    let loading = loader
-        .start(planned)
-        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|e| failure(&e))?;
-    // It holds the models' tokenizers, and would ask an engine that has ended.
+    // It has the keeper unload models, and would ask an engine that has ended.
     drop(monitor);
-    loading.end()
+    // A load that is under way is left to the end of the process: nobody waits for it.
+    keeper.end();
+    let mut failure = catalog.failure();
+    for (_, ended) in engine.shut_down()? {
+        if let Err(error) = ended {
+            failure = Some(error.into());
+        }
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Who may ask; `None` if all may.
@@ -291,91 +300,4 @@ fn failure(error: &ServeError) -> Failure {
         ServeError::Unprotected(_) => Failure::usage(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
-}
-
-/// Opens all models, those first that take a fixed number of bytes: the others share the rest.
-fn open(
-    arguments: &Arguments,
-    settings: &Settings,
-    shared: &Shared,
-) -> Result<Vec<Opened>, Failure> {
-    let mut found = Vec::new();
-    for given in &arguments.models {
-        found.push(model::find(given, settings, &shared.surroundings)?);
-    }
-    if found.is_empty() {
-        found.push(Found::Bundled(bundled::chat()?));
-        found.push(Found::Bundled(bundled::embedding()?));
-    }
-    let mut opened: Vec<Opened> = Vec::with_capacity(found.len());
-    for found in &found {
-        let name = match found {
-            Found::Path(path) => name_of(path),
-            Found::Bundled(bundled) => bundled.name.to_owned(),
-        };
-        if let Some(other) = opened.iter().find(|other| other.name == name) {
-            let message = format!("two models would be called {}", other.name);
-            return Err(Failure::usage(message).help("rename one of the files"));
-        }
-        let file = found.open()?;
-        let vocabulary = Vocabulary::open(&file)?;
-        let purpose = prepare::purpose(&file);
-        opened.push(Opened {
-            name,
-            file,
-            vocabulary,
-            purpose,
-        });
-    }
-    opened.sort_by_key(|model| model.purpose == Purpose::Generate);
-    Ok(opened)
-}
-
-/// What clients call a model: its file or folder, without `.gguf`.
-fn name_of(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".gguf").unwrap_or(&name);
-    name.strip_suffix(".safetensors").unwrap_or(name).to_owned()
-}
-
-/// Plans a model within `left` bytes. Where nobody says how many bytes keys and values get, they get
-/// what is left, at most what all sequences need at their longest.
-fn plan(
-    model: &Opened,
-    base: ProcessBase,
-    settings: &Settings,
-    budget: Bytes,
-    left: Bytes,
-) -> Result<MemoryPlan, Failure> {
-    let parallel = match settings.parallel_is_given() {
-        true => settings.parallel(),
-        false => PARALLEL,
-    };
-    let mut request = sizing::request(settings, model.purpose, parallel, budget);
-    if model.purpose == Purpose::Generate {
-        request.batch_tokens.get_or_insert(BATCH_TOKENS);
-    }
-    let with = |request: &PlanRequest, bytes| {
-        MemoryPlan::new(&model.file, &model.vocabulary, base, request, bytes)
-    };
-    if left < budget {
-        // Others beside it do not make a model lossy or slow: what it is like alone decides.
-        let parallel = 1;
-        let alone = with(
-            &PlanRequest {
-                parallel,
-                ..request
-            },
-            budget,
-        )?;
-        request.weights = alone.chosen_weights();
-    }
-    Ok(sizing::plan(
-        request,
-        settings,
-        Otherwise::Leftover,
-        left,
-        |request| with(request, left),
-    )?)
 }

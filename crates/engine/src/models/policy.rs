@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use bursar_memory::Bytes;
 
+use crate::plan::MemoryPlan;
+
 /// What a model takes. Activations are shared: of all models that are there, the largest counts.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
@@ -24,6 +26,30 @@ pub struct Footprint {
     pub arena: Bytes,
     /// Bytes of its own while it is loaded, where they are more than those that stay.
     pub loading: Bytes,
+}
+
+impl Footprint {
+    /// What a model of this plan takes.
+    pub fn of(plan: &MemoryPlan) -> Self {
+        let (need, arena) = (plan.need(Bytes::ZERO), plan.activations());
+        Self {
+            own: need.loaded.saturating_sub(arena),
+            arena,
+            loading: need.loading.saturating_sub(arena),
+        }
+    }
+
+    /// What models take together, loaded one after the other.
+    pub fn together(models: impl Iterator<Item = Footprint>) -> Bytes {
+        let (mut own, mut arena, mut peak) = (Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+        for model in models {
+            arena = arena.max(model.arena);
+            let loading = own.saturating_add(model.own.max(model.loading));
+            peak = peak.max(loading.saturating_add(arena));
+            own = own.saturating_add(model.own);
+        }
+        peak
+    }
 }
 
 /// Whether a model is there.
@@ -207,12 +233,10 @@ pub(super) fn shed(models: &[ModelView], rules: &Rules) -> Option<usize> {
     candidates.min_by(|&a, &b| price(a).total_cmp(&price(b)))
 }
 
-/// What a model would take beyond what is held with `resident` there.
+/// What a model would take beyond what is held, where `arena` bytes of activations are there.
 pub(super) fn growth(footprint: Footprint, arena: Bytes) -> Bytes {
-    let stays = footprint
-        .own
-        .saturating_add(footprint.arena.saturating_sub(arena));
-    stays.max(footprint.loading)
+    let own = footprint.own.max(footprint.loading);
+    own.saturating_add(footprint.arena.saturating_sub(arena))
 }
 
 /// Models that go whoever waits.

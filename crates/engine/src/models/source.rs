@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use bursar_memory::Bytes;
+use bursar_model::Purpose;
 
 use super::policy::Footprint;
+use crate::handle::EngineHandle;
 
-/// Lists models, loads them and unloads them. All but [`ModelSource::list`] and [`ModelSource::held`]
-/// is called on the keeper's thread alone, one after the other, and may take its time.
+/// Lists models, loads them and unloads them. All but [`ModelSource::list`], [`ModelSource::purpose`]
+/// and [`ModelSource::held`] is called on the keeper's thread alone, one after the other, and may take its time.
 pub trait ModelSource: Send + Sync + 'static {
     /// What a lease gives access to.
     type Model: Send + Sync + 'static;
 
     /// The names of all models that could be loaded now, no two alike; asked for often.
     fn list(&self) -> Vec<String>;
+
+    /// What a model is for, where that has been seen; asked for often.
+    fn purpose(&self, id: &str) -> Option<Purpose>;
 
     /// Loads a model into what is free, and tells how far it has come: bytes read, of so many.
     ///
@@ -45,6 +50,18 @@ pub struct Held {
 }
 
 impl Held {
+    /// What a model on an engine holds.
+    pub fn of(engine: &EngineHandle) -> Self {
+        Self {
+            footprint: Footprint {
+                own: engine.account().claimed(),
+                arena: engine.plan().activations(),
+                loading: Bytes::ZERO,
+            },
+            spare: engine.spare(),
+        }
+    }
+
     /// What it would hold if it gave back what it can spare.
     pub(super) fn least(&self) -> Footprint {
         Footprint {

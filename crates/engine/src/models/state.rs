@@ -145,6 +145,11 @@ impl<M> Place<M> {
         tickets.filter(|ticket| ticket.outcome.is_none())
     }
 
+    /// Whether it was asked for before anybody came.
+    pub(super) fn starting(&self) -> bool {
+        self.tickets.values().any(|ticket| ticket.unheard)
+    }
+
     pub(super) fn waiting_since(&self) -> Option<Duration> {
         self.undecided().map(|ticket| ticket.since).next()
     }

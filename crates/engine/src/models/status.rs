@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar_model::Purpose;
+
 use super::cache::Shared;
 use super::policy::Footprint;
 use super::source::WhyKind;
@@ -69,8 +71,12 @@ impl ModelState {
 pub struct ModelStatus<M> {
     /// Its name.
     pub id: String,
+    /// What it is for; `None` as long as nobody has looked.
+    pub purpose: Option<Purpose>,
     /// What it is doing.
     pub state: ModelState,
+    /// Whether it was to be there from the start, and is not yet.
+    pub starting: bool,
     /// How much of its file has been read while it loads, 0 to 1; 1 when it is there.
     pub loaded_ratio: f64,
     /// How long the rest of loading will take, if it goes on as it has.
@@ -111,6 +117,7 @@ impl<M: Send + Sync + 'static> Shared<M> {
             Stage::Open(_) => ModelState::Loaded,
             Stage::Closing(_) => ModelState::Closing,
             Stage::Unloading => ModelState::Unloading,
+            Stage::Absent if place.starting() => ModelState::Loading,
             Stage::Absent if place.failure.is_some() => ModelState::Failed,
             Stage::Absent => ModelState::Absent,
         };
@@ -122,7 +129,9 @@ impl<M: Send + Sync + 'static> Shared<M> {
         let expires = idle.zip(keep).map(|(idle, keep)| keep.saturating_sub(idle));
         ModelStatus {
             id: place.id.clone(),
+            purpose: self.source.purpose(&place.id),
             state,
+            starting: place.starting(),
             loaded_ratio: match (model, loading) {
                 (Some(_), _) => 1.0,
                 (None, true) => place.progress.ratio(),

@@ -8,6 +8,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use bursar_memory::{Bytes, Ledger, Lifetime, Reservation};
+use bursar_model::Purpose;
 
 use super::cache::{CacheOptions, Denied, KeepAlive, ModelCache};
 use super::keeper::Keeper;
@@ -55,6 +56,10 @@ impl ModelSource for Dummies {
             .keys()
             .map(|id| (*id).to_owned())
             .collect()
+    }
+
+    fn purpose(&self, _id: &str) -> Option<Purpose> {
+        None
     }
 
     fn load(&self, id: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Arc<Dummy>, LoadError> {

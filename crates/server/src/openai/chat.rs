@@ -38,7 +38,8 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         tenant,
     } = received;
     let fields = Fields::root(&value)?;
-    let served = app.model(&fields)?;
+    let lease = app.model(&fields).await?;
+    let served = &*lease;
     served.generates()?;
     let context = served.engine.longest();
     let params = Params::read(&fields, served)?;
@@ -62,7 +63,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         vocabulary: told.map(|_| Arc::clone(served.vocabulary())),
         usage_follows: params.include_usage,
     };
-    let answers = Answers::new(streams, params.n, charge, in_flight);
+    let answers = Answers::new(streams, params.n, charge, in_flight.with(lease));
     let ended = app.stopper.ended();
     if params.stream {
         return Ok(answers.stream(shape, params.include_usage, ended));

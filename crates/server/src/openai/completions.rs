@@ -35,7 +35,8 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         tenant,
     } = received;
     let fields = Fields::root(&value)?;
-    let served = app.model(&fields)?;
+    let lease = app.model(&fields).await?;
+    let served = &*lease;
     served.generates()?;
     let (context, vocab) = (served.engine.longest(), served.engine.vocab());
     let params = Params::read(&fields, served)?;
@@ -118,7 +119,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             })
             .collect(),
     };
-    let answers = Answers::new(streams, params.n, charge, in_flight);
+    let answers = Answers::new(streams, params.n, charge, in_flight.with(lease));
     let ended = app.stopper.ended();
     if params.stream {
         return Ok(answers.stream(shape, params.include_usage, ended));

@@ -37,7 +37,8 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         ..
     } = received;
     let fields = Fields::root(&value)?;
-    let served = app.model(&fields)?;
+    let lease = app.model(&fields).await?;
+    let served = &*lease;
     let encoder = served.embeds()?;
     let encodings = [("float", Encoding::Float), ("base64", Encoding::Base64)];
     let encoding = fields.word("encoding_format", &encodings)?;
@@ -141,7 +142,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     }
     let body = body(served.id(), &vectors, encoding, usage, count * item + 256);
     // What waits to be sent is held until it is: the body carries the charge with it.
-    Ok(crate::body::json(body, (charge, in_flight)))
+    Ok(crate::body::json(body, (charge, in_flight.with(lease))))
 }
 
 /// The answer, written by hand: as a tree of values it would take ten times its size.

@@ -22,7 +22,8 @@ pub(crate) async fn tokenize(
         value, mut charge, ..
     } = received;
     let fields = Fields::root(&value)?;
-    let served = app.model_or_only(&fields)?;
+    let lease = app.model_or_only(&fields).await?;
+    let served = &*lease;
     let add = fields.boolean("add_special_tokens")?.unwrap_or(true);
     let spell = fields.boolean("return_token_strs")?.unwrap_or(false);
     let tokens = match fields.get("messages") {
@@ -65,7 +66,8 @@ pub(crate) async fn detokenize(
         value, mut charge, ..
     } = received;
     let fields = Fields::root(&value)?;
-    let served = app.model_or_only(&fields)?;
+    let lease = app.model_or_only(&fields).await?;
+    let served = &*lease;
     fields.required("tokens")?;
     let list = fields.list("tokens")?.unwrap_or_default();
     let tokens = token_ids(list, "tokens", served.engine.vocab())?;

@@ -1,26 +1,26 @@
 //! A real server with real tiny models, on a port of its own.
 
 pub(crate) mod client;
+mod source;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bursar_engine::{
-    Engine, EngineHandle, EngineModel, EngineOptions, LoadOptions, MemoryPlan, PlanRequest,
-    ProcessBase, Purpose, TurnWeights, Vocabulary, WeightsRequest,
+    CacheOptions, Engine, EngineHandle, Eviction, Keeper, ModelCache, ModelState, Purpose,
+    TurnWeights,
 };
-use bursar_files::ModelFile;
-use bursar_kernels::isa::Isa;
-use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Bytes, Ledger, ReclaimBooks};
 use bursar_server::{
-    Keys, Limits, Secret, Served, Server, ServerOptions, Slot, Stopper, requests_account,
+    Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
 };
-use bursar_workers::Workers;
+use source::{Fixtures, Nothing};
+
+/// A model of a test: what it is called, its fixture, what it is for.
+pub(crate) type Fixture = (&'static str, &'static str, Purpose);
 
 /// What a test's server is like.
 pub(crate) struct Setup {
@@ -30,11 +30,14 @@ pub(crate) struct Setup {
     pub(crate) budget: Bytes,
     pub(crate) queue: usize,
     pub(crate) parallel: usize,
-    /// Whether the models are announced only, to be filled in by the test.
+    /// Whether the models wait for the test before they are loaded: see [`Running::let_load`].
     pub(crate) late: bool,
     /// How short memory is.
     pub(crate) pressure: Gauge,
-    pub(crate) models: &'static [(&'static str, &'static str, Purpose)],
+    pub(crate) models: &'static [Fixture],
+    /// Models that are loaded when somebody asks for them.
+    pub(crate) more: &'static [Fixture],
+    pub(crate) keep_alive: Option<Duration>,
 }
 
 impl Setup {
@@ -53,69 +56,32 @@ impl Setup {
                 ("llama", "llama-f16.gguf", Purpose::Generate),
                 ("embedding", "qwen3-embedding", Purpose::Embed),
             ],
+            more: &[],
+            keep_alive: None,
         }
     }
 
-    /// Loads the models, listens, serves.
+    /// Listens, serves, and loads the models.
     pub(crate) fn start(self) -> Running {
         let ledger = Ledger::new(self.budget);
         let account = requests_account(&ledger).unwrap();
-        let workers = Workers::with_options(bursar_workers::Options {
-            threads: 1,
-            ..Default::default()
-        });
-        let workers = Arc::new(workers.unwrap());
         let engine = Engine::start(&ledger, TurnWeights::default()).unwrap();
-        let controller = engine.controller();
-        let (mut slots, mut late, mut handles) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, file, purpose) in self.models {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
-            let file = ModelFile::open(&root.join(file)).unwrap();
-            let vocabulary = Vocabulary::open(&file).unwrap();
-            let base = ProcessBase::measure().unwrap();
-            let config = file.config();
-            let longest = config
-                .embedding
-                .as_ref()
-                .map_or(config.context_max, |e| e.max_tokens);
-            let request = PlanRequest {
-                purpose: *purpose,
-                context: Some(512.min(longest)),
-                parallel: self.parallel,
-                batch_tokens: Some(64),
-                batch_memory: None,
-                kv_dtype_k: KvDtype::F32,
-                kv_dtype_v: KvDtype::F32,
-                kv_block_tokens: 16,
-                kv_memory: None,
-                threads: 1,
-                weights: WeightsRequest::default(),
-            };
-            let plan = MemoryPlan::new(&file, &vocabulary, base, &request, self.budget).unwrap();
-            let model = EngineModel::load(
-                name,
-                &file,
-                vocabulary,
-                plan,
-                &ledger,
-                LoadOptions { isa: Isa::best() },
-                Arc::clone(&workers),
-                &mut |_| {},
-            );
-            let options = EngineOptions {
-                queue: self.queue,
-                ..EngineOptions::default()
-            };
-            let handle = controller.add(model.unwrap(), options).unwrap();
-            handles.push(handle.clone());
-            let model = Served::new(handle, file.generation().clone());
-            if self.late {
-                slots.push(Slot::loading(name, *purpose));
-                late.push(model);
-            } else {
-                slots.push(Slot::loaded(model));
-            }
-        }
+        let allowed = if self.late { 0 } else { usize::MAX };
+        let models = [self.models, self.more].concat();
+        let source = Fixtures::new(
+            &ledger,
+            engine.controller(),
+            models,
+            self.parallel,
+            self.queue,
+        );
+        let source = Arc::new(source.allowing(allowed));
+        let options = CacheOptions {
+            keep_alive: self.keep_alive,
+            queue: self.queue,
+            ..cache_options(&ledger)
+        };
+        let cache = ModelCache::new(Arc::clone(&source) as Arc<_>, &ledger, options);
         let options = ServerOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             keys: self.keys,
@@ -125,17 +91,44 @@ impl Setup {
             pressure: self.pressure,
             reclaim: ReclaimBooks::new(),
         };
-        let server = Server::bind(options, &ledger, account, slots.clone()).unwrap();
-        Running {
+        let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
+        for (name, ..) in self.models {
+            cache.preload(name);
+        }
+        let running = Running {
             address: server.address(),
             stopper: server.stopper(),
             thread: std::thread::spawn(move || server.run().unwrap()),
-            late: slots.into_iter().zip(late).collect(),
-            handles,
+            keeper: Keeper::start(&cache).unwrap(),
+            cache,
+            source,
             engine,
             ledger,
+        };
+        if !self.late {
+            for (name, ..) in self.models {
+                running.until_loaded(name);
+            }
         }
+        running
     }
+}
+
+fn cache_options(ledger: &Ledger) -> CacheOptions {
+    CacheOptions {
+        min_residency: Duration::ZERO,
+        eviction: Eviction::Cheapest,
+        keep_alive: None,
+        pinned: Vec::new(),
+        kept: Vec::new(),
+        queue: 64,
+        room: ledger.free(),
+    }
+}
+
+/// A cache in which there is nothing.
+pub(crate) fn no_models(ledger: &Ledger) -> ModelCache<Served> {
+    ModelCache::new(Arc::new(Nothing), ledger, cache_options(ledger))
 }
 
 /// A server that answers.
@@ -143,22 +136,45 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) stopper: Stopper,
     pub(crate) thread: JoinHandle<()>,
-    /// Models that are still to be filled in, with their places.
-    pub(crate) late: Vec<(Slot, Served)>,
-    /// All of them, in the order of the setup.
-    pub(crate) handles: Vec<EngineHandle>,
+    pub(crate) cache: ModelCache<Served>,
+    keeper: Keeper<Served>,
+    source: Arc<Fixtures>,
     engine: Engine,
     pub(crate) ledger: Ledger,
 }
 
 impl Running {
+    /// Lets one more model be loaded that waits for it.
+    pub(crate) fn let_load(&self) {
+        self.source.let_load();
+    }
+
+    pub(crate) fn until_loaded(&self, name: &str) {
+        let loaded = |state| state == ModelState::Loaded;
+        while !self
+            .cache
+            .status_of(name)
+            .is_some_and(|status| loaded(status.state))
+        {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The engine's handle of a model that is there.
+    pub(crate) fn engine_of(&self, name: &str) -> EngineHandle {
+        let model = self.cache.status_of(name).unwrap().model.unwrap();
+        model.engine().clone()
+    }
+
     /// Lets it finish, and looks whether it left anything.
     pub(crate) fn stop(self) {
         self.stopper.stop();
         self.thread.join().unwrap();
-        drop(self.late);
-        drop(self.handles);
+        assert!(self.keeper.end());
+        drop(self.cache);
+        drop(self.source);
         drop(self.engine);
+        assert!(self.ledger.granted_peak() <= self.ledger.budget());
         assert_eq!(
             self.ledger.granted(),
             Bytes(0),

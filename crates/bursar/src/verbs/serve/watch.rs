@@ -1,32 +1,33 @@
 //! What the monitor is told of the models that are served, and what it says on the terminal.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bursar_engine::{EngineHandle, Evicted, Listener, Residents};
+use bursar_engine::{EngineHandle, Evicted, Listener, ModelCache, Residents};
 use bursar_memory::Bytes;
 use bursar_memory::pressure::{Assessment, Level};
+use bursar_server::Served;
 
-/// The models that have been loaded. Clones are the same list.
-#[derive(Clone, Default)]
-pub(super) struct Loaded(Arc<Mutex<Vec<EngineHandle>>>);
+use super::catalog::Catalog;
 
-impl Loaded {
-    /// One more.
-    pub(super) fn push(&self, handle: EngineHandle) {
-        let mut handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.push(handle);
-    }
+/// The models that are there.
+pub(super) struct Loaded {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) cache: ModelCache<Served>,
 }
 
 impl Residents for Loaded {
     fn models(&self) -> Vec<EngineHandle> {
-        let handles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        handles.clone()
+        self.catalog.handles()
     }
 
-    /// Who was named at the start stays.
-    fn evict_idle(&self, _: Bytes, _: &str) -> Vec<Evicted> {
-        Vec::new()
+    fn evict_idle(&self, missing: Bytes, why: &str) -> Vec<Evicted> {
+        let gone = self.cache.shed(missing, why).into_iter();
+        gone.map(|gone| Evicted {
+            model: gone.id,
+            bytes: gone.bytes,
+            reason: "nobody uses it".to_owned(),
+        })
+        .collect()
     }
 }
 

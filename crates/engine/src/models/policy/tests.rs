@@ -210,7 +210,7 @@ fn activations_are_shared() {
     assert_eq!(decide(&models, room(6), &RULES), gone);
     // What is needed only while it is loaded counts as well.
     let models = [with(there(5), 4, 0), with(wanted(5), 6, 9)];
-    assert_eq!(decide(&models, room(8), &RULES), gone);
+    assert_eq!(decide(&models, room(10), &RULES), gone);
     // Unknown: it is tried.
     let unknown = ModelView {
         footprint: None,
