@@ -14,11 +14,13 @@
 //! Unloading is another's business (who is used, pinned, or cheap to load again is known there), and is
 //! handed in.
 
+use std::borrow::Borrow;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bursar_memory::{Bytes, Freed, Ledger, ReclaimBooks, ReclaimEvent, Rung, counting};
 
-use crate::handle::EngineHandle;
+use crate::handle::{EngineHandle, Face};
 use crate::host::EngineController;
 
 /// For whom memory is got back.
@@ -162,21 +164,26 @@ impl Ladder {
     }
 
     /// Climbs with these models until enough is free or nothing is left that is allowed; gives the bytes
-    /// that went back to the system. `evict` unloads models for the bytes that it is told, and says
+    /// that went back to the system. Does not keep their handles: one that is unloaded meanwhile is gone. `evict` unloads models for the bytes that it is told, and says
     /// which; it is asked again until it says none. Blocks for steps that are under way, and on the
     /// engine's thread never ends: call it from any other.
     pub fn climb(
         &self,
         wanted: &Climb<'_>,
-        models: &[EngineHandle],
+        models: impl IntoIterator<Item = impl Borrow<EngineHandle>>,
         evict: &mut dyn FnMut(Bytes) -> Vec<Evicted>,
     ) -> Bytes {
         let controller = &self.controller;
         let resident = |handle: &EngineHandle| Resident {
             controller,
-            handle: handle.clone(),
+            name: handle.name().to_owned(),
+            idle: handle
+                .idle_since()
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+            face: Arc::downgrade(handle.face()),
         };
-        let mut holders: Vec<_> = models.iter().map(resident).collect();
+        let models = models.into_iter();
+        let mut holders: Vec<_> = models.map(|handle| resident(handle.borrow())).collect();
         let books = &self.books;
         climb(
             wanted,
@@ -236,23 +243,25 @@ fn trim(controller: &EngineController, all: bool) -> Freed {
 /// A model on the engine.
 struct Resident<'a> {
     controller: &'a EngineController,
-    handle: EngineHandle,
+    name: String,
+    idle: Duration,
+    face: Weak<Face>,
 }
 
 impl Holder for Resident<'_> {
     fn idle(&self) -> Duration {
-        let since = self.handle.idle_since();
-        since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.idle
     }
 
     fn name(&self) -> &str {
-        self.handle.name()
+        &self.name
     }
 
     fn reclaim(&mut self, rung: Rung, bytes: Bytes) -> Freed {
         // One that has gone meanwhile has nothing to give.
-        let freed = self.controller.reclaim(&self.handle, rung, bytes);
-        let mut freed = freed.unwrap_or_default();
+        let handle = self.face.upgrade().map(EngineHandle::new);
+        let freed = handle.map(|handle| self.controller.reclaim(&handle, rung, bytes));
+        let mut freed = freed.and_then(Result::ok).unwrap_or_default();
         if rung == Rung::ShrinkPrefill && !freed.what.is_empty() {
             // Shorter pieces touch less of it.
             freed.bytes = freed.bytes.saturating_add(self.controller.trim_arena(true));

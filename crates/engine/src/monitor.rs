@@ -221,7 +221,7 @@ impl Watch {
         let models = self.residents.models();
         let residents = &self.residents;
         let mut evict = |missing: Bytes| residents.evict_idle(missing, reason);
-        let returned = self.ladder.climb(&climb, &models, &mut evict);
+        let returned = self.ladder.climb(&climb, models, &mut evict);
         self.pause.climbed(returned);
     }
 }
