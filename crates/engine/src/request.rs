@@ -34,7 +34,7 @@ pub struct GenerateRequest {
     pub account: Option<Account>,
 }
 
-/// Texts to embed, as tokens: see [`TextEncoder`].
+/// Texts to embed, as tokens: see [`crate::TextEncoder`].
 #[derive(Clone, Debug, Default)]
 pub struct EmbedRequest {
     /// The tokens of each text, special ones included.

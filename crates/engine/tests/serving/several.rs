@@ -244,6 +244,37 @@ fn models_come_and_go_beside_one_that_stays() {
 }
 
 #[test]
+fn models_come_and_go_from_several_threads_at_once() {
+    let files = [
+        (model("logits", "llama"), writes()),
+        (model("logits", "qwen2"), writes()),
+        (model("embedding", "bert-mean-gguf"), embeds()),
+    ];
+    let host = Host::new();
+    std::thread::scope(|scope| {
+        for (index, (file, setup)) in files.iter().enumerate() {
+            let host = &host;
+            scope.spawn(move || {
+                for round in 0..6 {
+                    let handle = host.add(&format!("model-{index}"), file, setup);
+                    match setup.purpose {
+                        Purpose::Generate if round % 2 == 0 => drop(submit(&handle)),
+                        Purpose::Generate => {
+                            words(submit(&handle).into_iter().map(read));
+                        }
+                        Purpose::Embed => drop(vectors(embed(&handle))),
+                    }
+                    let removed = host.engine.controller().remove(&handle);
+                    assert!(removed.is_ok(), "{index} in round {round}: {removed:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(host.engine.controller().arena_bytes(), Bytes::ZERO);
+    assert_eq!(host.granted(), Bytes::ZERO);
+}
+
+#[test]
 fn what_is_inside_fails_and_what_is_gone_stays_gone() {
     let file = model("logits", "llama");
     let host = Host::new();
