@@ -24,10 +24,12 @@ def free_port() -> int:
 class Server:
     """A server of OpenAI's API that is started, waited for, and ended."""
 
-    def __init__(self, command: list[str], url: str, ready: str, patience: float = 120):
+    def __init__(self, command: list[str], url: str, ready: str, patience: float = 120, enter=None):
         self.url = urllib.parse.urlsplit(url)
         self.log = []
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=enter
+        )
         threading.Thread(target=self._drain, daemon=True).start()
         deadline = time.monotonic() + patience
         while self._status(ready) != 200:
@@ -101,10 +103,10 @@ class Server:
             self.process.kill()
 
 
-def bursar(program: str, *arguments: str) -> Server:
-    """`bursar serve` with these arguments, once all models are loaded."""
+def bursar(program: str, *arguments: str, enter=None) -> Server:
+    """`bursar serve` with these arguments, once all models are loaded; `enter` runs in it first."""
     address = f"127.0.0.1:{free_port()}"
-    return Server([program, "serve", "--listen", address, *arguments], f"http://{address}", "/ready")
+    return Server([program, "serve", "--listen", address, *arguments], f"http://{address}", "/ready", enter=enter)
 
 
 def synth(program: str, preset: str, folder: Path) -> Path:
