@@ -97,7 +97,7 @@ pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
 pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
 pub use plan::{
     DtypeChoice, Expected, MemoryPlan, Need, PlanPart, PlanRequest, ResidencyChoice, Streaming,
-    WeightsRequest,
+    WeightsRequest, longest_of,
 };
 pub use process::ProcessBase;
 pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};

@@ -149,7 +149,7 @@ impl MemoryPlan {
         } = *subject;
         let config = file.config();
         let embed = request.purpose == Purpose::Embed;
-        let longest = longest_text(config, embed);
+        let longest = longest_of(config, request.purpose);
         let context = context
             .unwrap_or(if embed { CONTEXT / 2 } else { CONTEXT })
             .min(longest);
@@ -450,7 +450,7 @@ impl Subject<'_> {
 const CONTEXT_MIN: usize = 256;
 
 fn check(config: &ModelConfig, request: &PlanRequest) -> Result<(), EngineError> {
-    let longest = longest_text(config, request.purpose == Purpose::Embed);
+    let longest = longest_of(config, request.purpose);
     if let Some(context) = request.context
         && (context == 0 || context > longest)
     {
@@ -484,9 +484,10 @@ fn check(config: &ModelConfig, request: &PlanRequest) -> Result<(), EngineError>
     Ok(())
 }
 
-fn longest_text(config: &ModelConfig, embed: bool) -> usize {
+/// The longest sequence, or text to embed, that a model was made for, in tokens.
+pub fn longest_of(config: &ModelConfig, purpose: Purpose) -> usize {
     match &config.embedding {
-        Some(spec) if embed => spec.max_tokens,
+        Some(spec) if purpose == Purpose::Embed => spec.max_tokens,
         _ => config.context_max,
     }
 }

@@ -169,6 +169,10 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         room,
         ledger: ledger.clone(),
         controller: controller.clone(),
+        only: match named.as_slice() {
+            [(name, _)] => Some(name.clone()),
+            _ => None,
+        },
     };
     let planned = start::plan(opened, &sizes, &budget)?;
     let mut limits = Limits {

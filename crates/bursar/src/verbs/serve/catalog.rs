@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bursar_engine::{
     ArenaClaim, Climb, EngineController, EngineError, EngineHandle, EngineModel, EngineOptions,
     Footprint, Goal, Held, Ladder, LoadError, LoadOptions, MemoryPlan, ModelSource, PlanRequest,
-    ProcessBase, Purpose, Vocabulary, Why, WhyKind, unload,
+    ProcessBase, Purpose, Vocabulary, Why, WhyKind, longest_of, unload,
 };
 use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger, ReclaimBooks, ReclaimEvent, Reservation, Rung, counting};
@@ -68,6 +68,8 @@ pub(super) struct Sizes {
     pub(super) room: Bytes,
     pub(super) ledger: Ledger,
     pub(super) controller: EngineController,
+    /// The model that the settings are meant for, if only one was named: what it cannot do is an error.
+    pub(super) only: Option<String>,
 }
 
 impl Sizes {
@@ -77,6 +79,11 @@ impl Sizes {
             false => PARALLEL,
         };
         let mut request = sizing::request(&self.settings, model.purpose, parallel, self.budget);
+        if self.only.as_ref() != Some(&model.name) {
+            // One setting for models of different kinds: each takes of it what it was made for.
+            let longest = longest_of(model.file.config(), model.purpose);
+            request.context = request.context.map(|context| context.min(longest));
+        }
         if model.purpose == Purpose::Generate {
             request.batch_tokens.get_or_insert(BATCH_TOKENS);
         }
