@@ -5,6 +5,7 @@
     python bench/peers/minilm.py onnx  MODEL_DIR OUT.onnx
     python bench/peers/minilm.py run   MODEL_DIR TEXTS --engine st-f32|st-bf16|onnx-f32|bursar [--onnx FILE] [--program BURSAR]
     python bench/peers/minilm.py table MODEL_DIR TEXTS [--onnx FILE] [--program BURSAR]
+    python bench/peers/minilm.py resume MODEL_DIR TEXTS --program BURSAR
 
 MODEL_DIR is a sentence-transformers directory with BERT, mean pooling and
 normalisation; TEXTS has one text per line. `lines` makes such a file from the
@@ -14,6 +15,8 @@ prints one JSON line with texts_per_second: tokenisation and pooling are part of
 it (Bursar's reading and writing of files too), loading and a warm-up with some
 of the texts are not. `table` runs the engines in turn, each in its own process,
 prints a Markdown table and how far each engine's vectors are from the first's.
+`resume` embeds the texts in one go, then again, killed (SIGKILL) at a third and at
+two thirds and started again each time, and compares the files.
 """
 
 import argparse
@@ -190,6 +193,31 @@ def bursar(args) -> dict:
     }
 
 
+def resume(args) -> None:
+    """One run, and one that is killed twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole.npy", Path(folder) / "killed.npy"
+        command = [args.program, "embed", str(args.model), str(args.texts), "--threads", str(args.threads), "--json", "-o"]
+        one = json.loads(subprocess.run([*command, str(whole)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        partial = killed.with_name(killed.name + ".partial")
+        kept = []
+        for part in (1, 2):
+            process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not partial.exists() or partial.stat().st_size < whole.stat().st_size * part / 3:
+                if process.poll() is not None:
+                    sys.exit("it ended before it could be killed")
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+            kept.append((partial.stat().st_size - 128) // (4 * one["dimensions"]))
+        rest = json.loads(subprocess.run([*command, str(killed)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        equal = whole.read_bytes() == killed.read_bytes()
+        print(f"in one go: {one['texts']} texts in {one['seconds']:.1f} s; killed after {kept[0]} and {kept[1]} rows, "
+              f"the last run went on after {rest['texts_resumed']} and took {rest['seconds']:.1f} s; "
+              f"the files are {'equal' if equal else 'DIFFERENT'}")
+        sys.exit(0 if equal else 1)
+
+
 def peer(args) -> dict:
     """An engine in this process."""
     import numpy as np
@@ -274,6 +302,11 @@ def main() -> None:
     verb = verbs.add_parser("lines", help="make a file of texts")
     verb.add_argument("texts", type=Path, metavar="TEXTS")
     verb.add_argument("--count", type=int, default=20_000)
+    verb = verbs.add_parser("resume", help="kill Bursar and start it again")
+    verb.add_argument("model", type=Path, metavar="MODEL_DIR")
+    verb.add_argument("texts", type=Path, metavar="TEXTS")
+    verb.add_argument("--program", metavar="BURSAR", required=True)
+    verb.add_argument("--threads", type=int, default=2)
     for name in ("run", "table"):
         verb = verbs.add_parser(name, help={"run": "measure one engine", "table": "measure all in turn"}[name])
         verb.add_argument("model", type=Path, metavar="MODEL_DIR")
@@ -294,6 +327,8 @@ def main() -> None:
         export_onnx(args.model, args.out)
     elif args.verb == "lines":
         lines(args)
+    elif args.verb == "resume":
+        resume(args)
     elif args.verb == "run":
         run(args)
     else:
