@@ -42,6 +42,14 @@ pub(crate) enum Verb {
     Serve(verbs::serve::Arguments),
     /// List the models of a running server with what they hold
     Ps(verbs::ps::Arguments),
+    /// List the models in the models folder
+    List(verbs::list::Arguments),
+    /// Have a running server load a model
+    Load(verbs::load::Arguments),
+    /// Have a running server unload a model when nobody uses it
+    Stop(verbs::load::Arguments),
+    /// Remove a model from the models folder
+    Rm(verbs::rm::Arguments),
     /// Print who holds which memory of a running server
     Memory(verbs::memory::Arguments),
     /// Measure parts of Bursar on this machine

@@ -32,6 +32,8 @@ pub(crate) enum Unit {
     Texts,
     /// Files.
     Files,
+    /// Hundredths of something whose size is not known.
+    Percent,
 }
 
 impl Progress {
@@ -118,6 +120,7 @@ impl Meter {
         match self.unit {
             Unit::Bytes => Bytes(count).to_string(),
             Unit::Texts | Unit::Files => count.to_string(),
+            Unit::Percent => format!("{count} %"),
         }
     }
 
@@ -130,6 +133,7 @@ impl Meter {
             Unit::Bytes => format!("{}/s", Bytes(rate as u64)),
             Unit::Texts => format!("{rate:.1} texts/s"),
             Unit::Files => format!("{rate:.0} files/s"),
+            Unit::Percent => format!("{rate:.0} %/s"),
         }];
         if !note.is_empty() {
             parts.push(note.to_owned());
@@ -145,7 +149,7 @@ impl Meter {
             .total
             .map_or(String::new(), |total| format!(" of {}", self.count(total)));
         let unit = match self.unit {
-            Unit::Bytes => "",
+            Unit::Bytes | Unit::Percent => "",
             Unit::Texts => " texts",
             Unit::Files => " files",
         };

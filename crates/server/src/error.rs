@@ -205,6 +205,13 @@ impl ApiError {
             .retry_after(seconds)
     }
 
+    /// 409: not while it is in use.
+    pub(crate) fn busy(why: impl fmt::Display) -> ApiError {
+        ApiError::request(StatusCode::CONFLICT, why.to_string())
+            .code("model_busy")
+            .retry_after(RETRY_SECONDS)
+    }
+
     /// 503: not this server.
     fn unavailable(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)

@@ -9,7 +9,7 @@
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
 //! - `served`, `wait`: a model as the server sees it, and getting one to answer with.
 //! - `error`: what a client is told when something is wrong.
-//! - `model_api`: which models there are, and having them loaded and unloaded.
+//! - `model_api`, `optimize_api`: which models there are, and having them loaded, unloaded, made smaller.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `background`, `random`: small things.
 //!
@@ -34,6 +34,7 @@ mod memory_api;
 mod metrics;
 mod model_api;
 mod openai;
+mod optimize_api;
 mod phase;
 mod pressure_api;
 mod random;

@@ -102,15 +102,22 @@ fn model(status: &ModelStatus<Served>, books: &AccountSnapshot) -> Value {
     };
     let planned = plan.need(Bytes::ZERO).loaded.get();
     let account = served.engine.account().name().to_owned();
-    let used = books.find(&account).map(|account| account.granted.get());
+    let account = books.find(&account);
+    let used = account.map(|account| account.granted.get());
+    // As they are now: weights may have been made smaller.
+    let held = |name: &str| {
+        let children = account.map_or(&[][..], |account| &account.children);
+        let child = children.iter().find(|child| child.label() == name);
+        child.map_or(0, |child| child.granted.get())
+    };
     let figures = json!({
         "plan_bytes": planned,
         "used_bytes": used,
-        "weights_bytes": part("weights"),
+        "weights_bytes": held("weights"),
         "kv_bytes": part("kv"),
         // Of the arena that all models share.
         "activations_bytes": plan.activations().get(),
-        "tokenizer_bytes": part("tokenizer"),
+        "tokenizer_bytes": held("tokenizer"),
     });
     if let (Value::Object(model), Value::Object(figures)) = (&mut model, figures) {
         model.extend(figures);

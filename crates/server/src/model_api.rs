@@ -13,6 +13,7 @@ use crate::app::{App, Received};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::generation::refused;
+use crate::optimize_api::{self, Wish};
 use crate::served::Served;
 use crate::{pressure_api, wait};
 
@@ -70,6 +71,8 @@ pub(crate) enum Action {
     Unload,
     /// Have it run once, so that the first request finds everything in place.
     Warmup,
+    /// Have it hold less, and tell what it holds.
+    Optimize,
 }
 
 impl Action {
@@ -80,6 +83,7 @@ impl Action {
             "load" => Action::Load,
             "unload" => Action::Unload,
             "warmup" => Action::Warmup,
+            "optimize" => Action::Optimize,
             "" => return Err(ApiError::method()),
             _ => return Err(ApiError::unknown_path(&format!("/v1/models/{path}"))),
         };
@@ -112,6 +116,11 @@ pub(crate) async fn act(
         Action::Warmup => {
             let lease = wait::for_model(app, id, keep_alive).await?;
             took = Some(run_once(app, &lease).await?);
+        }
+        Action::Optimize => {
+            let wish = Wish::read(&fields)?;
+            let lease = wait::for_model(app, id, keep_alive).await?;
+            return optimize_api::optimize(lease, wish).await;
         }
     }
     let mut entry = one(app, id)?;
@@ -178,6 +187,7 @@ mod tests {
         assert_eq!(of("a/load"), Ok(("a", Action::Load)));
         assert_eq!(of("a/b/unload"), Ok(("a/b", Action::Unload)));
         assert_eq!(of("a/warmup"), Ok(("a", Action::Warmup)));
+        assert_eq!(of("a/optimize"), Ok(("a", Action::Optimize)));
         assert_eq!(of("a"), Err(405));
         assert_eq!(of("a/fly"), Err(404));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bursar_engine::{EngineHandle, Purpose, TextEncoder, Vocabulary};
+use bursar_engine::{EngineController, EngineHandle, Purpose, TextEncoder, Vocabulary};
 use bursar_files::GenerationDefaults;
 
 use crate::error::ApiError;
@@ -11,13 +11,22 @@ use crate::error::ApiError;
 #[derive(Clone)]
 pub struct Served {
     pub(crate) engine: EngineHandle,
+    pub(crate) controller: EngineController,
     pub(crate) defaults: GenerationDefaults,
 }
 
 impl Served {
-    /// The model of an engine, sampled by `defaults` where a request says nothing.
-    pub fn new(engine: EngineHandle, defaults: GenerationDefaults) -> Served {
-        Served { engine, defaults }
+    /// A model on the engine that `controller` is of, sampled by `defaults` where a request says nothing.
+    pub fn new(
+        engine: EngineHandle,
+        controller: EngineController,
+        defaults: GenerationDefaults,
+    ) -> Served {
+        Served {
+            engine,
+            controller,
+            defaults,
+        }
     }
 
     /// The way to it.

@@ -211,6 +211,35 @@ fn models_come_and_go_when_asked_to() {
         let warm = act(&format!("{model}/warmup"), "{}").json();
         assert!(warm["warmup_seconds"].as_f64() > Some(0.0), "{warm}");
     }
+    // f32 weights go to half precision, and are charged less at once; nothing is done unasked.
+    let told = act("bert/optimize", "").json();
+    assert_eq!(
+        (&told["converts"], &told["half_precision"]["converts"]),
+        (&json!(false), &json!(true))
+    );
+    let half = act("bert/optimize", r#"{"weights_dtype":"bf16"}"#).json();
+    let bytes = |part: &str| half[part]["weights"]["granted_bytes"].as_u64().unwrap();
+    assert!(bytes("after") < bytes("before"), "{half}");
+    assert_eq!(half["half_precision"]["converts"], false);
+    let memory = get(address, "/memory", "").json();
+    let models = memory["models"].as_array().unwrap();
+    let bert = models.iter().find(|model| model["id"] == "bert").unwrap();
+    assert_eq!(bert["weights_bytes"], bytes("after"));
+    assert_eq!(
+        post(address, "/v1/embeddings", embedding("bert")).status,
+        200
+    );
+    let shrunk = act(
+        "llama/optimize",
+        r#"{"shrink_kv":true,"drop_prefixes":true}"#,
+    )
+    .json();
+    assert!(shrunk["reclaimed_bytes"]["shrink_kv"].is_u64(), "{shrunk}");
+    let wrong = act("llama/optimize", r#"{"weights_dtype":"gold"}"#);
+    assert_eq!(
+        (wrong.status, wrong.json()["error"]["param"].clone()),
+        (400, json!("weights_dtype"))
+    );
     assert_eq!(act("bert/unload", "").json()["state"], "absent");
     // One that is not there is as gone as it can be.
     assert_eq!(act("bert/unload", "").json()["state"], "absent");

@@ -1,4 +1,4 @@
-//! A question to a running server: one GET over HTTP, answered with JSON.
+//! A question to a running server, or a wish: one request over HTTP, answered with JSON.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,8 +24,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
+/// How long a model may take to be loaded.
+const LOAD_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// What the server at the address of the settings says at `path`.
 pub(crate) fn get(settings: &Settings, path: &str) -> Result<Value, Failure> {
+    ask(settings, "GET", path, "", PATIENCE)
+}
+
+/// What it says to `body` at `path`.
+pub(crate) fn post(settings: &Settings, path: &str, body: &Value) -> Result<Value, Failure> {
+    ask(settings, "POST", path, &body.to_string(), LOAD_PATIENCE)
+}
+
+fn ask(
+    settings: &Settings,
+    method: &str,
+    path: &str,
+    body: &str,
+    patience: Duration,
+) -> Result<Value, Failure> {
     let address = settings.listen();
     let failed = |what: String| {
         Failure::failed(format!("cannot ask the server at http://{address}: {what}"))
@@ -43,19 +61,21 @@ pub(crate) fn get(settings: &Settings, path: &str) -> Result<Value, Failure> {
         }
         None => String::new(),
     };
-    let ask = || -> std::io::Result<Vec<u8>> {
+    let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         // HTTP/1.0: the answer ends with the connection and comes in one piece.
         write!(
             stream,
-            "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n{key}\r\n"
+            "{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n{key}\r\n{body}",
+            body.len()
         )?;
         let mut bytes = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = ask().map_err(|error| failed(error.to_string()))?;
+    let bytes = exchange().map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return Err(failed("what listens there does not speak HTTP".to_owned()));
@@ -64,9 +84,14 @@ pub(crate) fn get(settings: &Settings, path: &str) -> Result<Value, Failure> {
         .map_err(|_| failed("what listens there is no Bursar".to_owned()))?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(value),
-        _ => {
+        status => {
             let message = value["error"]["message"].as_str();
-            Err(failed(message.unwrap_or("it refuses").to_owned()))
+            let message = message.unwrap_or("it refuses").to_owned();
+            // What is wrong with the question is not the address's fault.
+            Err(match status {
+                Some("401" | "403") => failed(message),
+                _ => Failure::failed(message),
+            })
         }
     }
 }

@@ -147,6 +147,17 @@ fn a_server_answers_is_looked_into_and_ends_when_told() {
     let report = place.bursar(&format!("memory --json {at}")).ok().json();
     holds_its_plan(&report);
 
+    // A model is unloaded and loaded again from outside.
+    let stopped = place.bursar(&format!("stop llama-f16 {at}")).ok();
+    stopped.says(&["llama-f16 is absent"]);
+    let listed = place.bursar(&format!("ps {at}")).ok();
+    assert!(!listed.stdout.contains("llama-f16"), "{listed:?}");
+    let loaded = place.bursar(&format!("load llama-f16 {at}")).ok();
+    loaded.says(&["llama-f16 is loaded, ", " loaded in "]);
+    place
+        .bursar(&format!("load other {at}"))
+        .refused(1, &["\"other\" is not served here", "llama-f16"]);
+
     let (code, rest) = served.stop();
     assert_eq!((code, rest.as_str()), (Some(0), ""));
     place
@@ -248,4 +259,85 @@ fn what_cannot_be_served_is_said_at_once() {
     place
         .bursar("serve --listen localhost")
         .refused(2, &["not an IP address", "127.0.0.1:8080"]);
+}
+
+#[test]
+fn models_of_a_folder_are_listed_served_when_asked_for_and_removed() {
+    let place = Place::new();
+    let folder = place.path("models");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for name in ["llama-f16.gguf", "llama-q4_0.gguf", "bert-mean.gguf"] {
+        std::fs::copy(model(name), folder.join(name)).expect("a copy");
+    }
+    let dir = format!("--models-dir {}", folder.display());
+    let listed = place.bursar(&format!("list {dir}")).ok();
+    listed.says(&["NAME", "llama-f16", "llama-q4_0", "bert-mean", "KiB"]);
+
+    let dir_flag = ["--models-dir", folder.to_str().expect("text")];
+    let arguments = ["llama-f16", "--memory", "128MiB", "--min-residency", "0s"];
+    let served = Served::start(&place, &[arguments.as_slice(), &dir_flag].concat());
+    let ask = |model: &str| {
+        let body = format!(r#"{{"model":"{model}","prompt":"The miller","max_tokens":4}}"#);
+        served.post("/v1/completions", &body)
+    };
+    assert!(ask("llama-q4_0").contains("200 OK"));
+    let vectors = served.post(
+        "/v1/embeddings",
+        r#"{"model":"bert-mean","input":"The miller"}"#,
+    );
+    assert!(vectors.contains("200 OK"), "{vectors}");
+    let missing = ask("../models/llama-f16");
+    assert!(missing.contains("404 Not Found"), "{missing}");
+
+    // What comes into the folder is there at once, what leaves it is not.
+    std::fs::copy(model("llama-q8_0.gguf"), folder.join("new.gguf")).expect("a copy");
+    assert!(ask("new").contains("200 OK"));
+    std::fs::write(folder.join("broken.gguf"), "GGUF").expect("a file");
+    let broken = ask("broken");
+    assert!(
+        broken.contains("503 ") && broken.contains("model_failed"),
+        "{broken}"
+    );
+    assert!(ask("llama-f16").contains("200 OK"), "it goes on");
+    let at = format!("--listen {}", served.address);
+    place.bursar(&format!("stop new {at}")).ok();
+    place.bursar(&format!("rm new {dir}")).ok();
+    place
+        .bursar(&format!("rm ../models/llama-f16 {dir}"))
+        .refused(1, &["there is no model", "llama-f16"]);
+    let gone = ask("new");
+    assert!(gone.contains("404 Not Found"), "{gone}");
+    let report = place.bursar(&format!("memory --json {at}")).ok().json();
+    holds_its_plan(&report);
+    assert_eq!(served.stop().0, Some(0));
+}
+
+#[test]
+fn models_that_do_not_fit_together_take_turns() {
+    let place = Place::new();
+    let (first, second) = (model("llama-f16.gguf"), model("llama-q8_0.gguf"));
+    // Enough for either: each wants most of it for keys and values of a long context.
+    let memory = [
+        "--memory",
+        "40MiB",
+        "--kv-memory",
+        "8MiB",
+        "--min-residency",
+        "0s",
+    ];
+    let served = Served::start(
+        &place,
+        &[[first.as_str(), &second].as_slice(), &memory].concat(),
+    );
+    for name in ["llama-f16", "llama-q8_0", "llama-f16", "llama-q8_0"] {
+        let body = format!(r#"{{"model":"{name}","prompt":"The miller","max_tokens":4}}"#);
+        let answer = served.post("/v1/completions", &body);
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
+    let at = format!("--listen {}", served.address);
+    let report = place.bursar(&format!("memory --json {at}")).ok().json();
+    let evictions = report["model_cache"]["evictions_total"].as_u64();
+    assert!(evictions >= Some(2), "{}", report["model_cache"]);
+    holds_its_plan(&report);
+    assert_eq!(served.stop().0, Some(0));
 }

@@ -141,7 +141,8 @@ impl ModelSource for Fixtures {
         };
         let engine = self.controller.add(model.map_err(refused)?, options);
         let defaults = file.generation().clone();
-        Ok(Served::new(engine.map_err(refused)?, defaults))
+        let controller = self.controller.clone();
+        Ok(Served::new(engine.map_err(refused)?, controller, defaults))
     }
 
     fn unload(&self, _id: &str, model: Arc<Served>, why: &Why) {

@@ -382,7 +382,8 @@ impl Catalog {
             eprintln!("warning: {warning}");
         }
         self.state().handles.push(handle.clone());
-        Ok(Served::new(handle, file.generation().clone()))
+        let controller = self.sizes.controller.clone();
+        Ok(Served::new(handle, controller, file.generation().clone()))
     }
 }
 
