@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bursar_engine::MemoryPlan;
 use bursar_files::ModelFile;
 
 use crate::bundled::{self, Bundled};
@@ -123,7 +124,7 @@ fn has_model_suffix(path: &Path) -> bool {
 }
 
 /// Tells models apart: equal digests make equal vectors and answers.
-pub(crate) fn digest(file: &ModelFile) -> Result<blake3::Hash, Failure> {
+fn digest(file: &ModelFile) -> Result<blake3::Hash, Failure> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{:?}", file.config()).as_bytes());
     let mut buffer = Vec::new();
@@ -134,6 +135,19 @@ pub(crate) fn digest(file: &ModelFile) -> Result<blake3::Hash, Failure> {
         file.read_at(tensor, 0, &mut buffer)?;
         hasher.update(&buffer);
     }
+    Ok(hasher.finalize())
+}
+
+/// Tells apart what computes: a model whose matrices are held in another form than its file's makes other
+/// vectors.
+pub(crate) fn digest_as_held(file: &ModelFile, plan: &MemoryPlan) -> Result<blake3::Hash, Failure> {
+    let digest = digest(file)?;
+    if !plan.converts() {
+        return Ok(digest);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(digest.as_bytes());
+    hasher.update(plan.model().options().weights.name().as_bytes());
     Ok(hasher.finalize())
 }
 

@@ -160,7 +160,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
                 normalize: options.normalize,
                 format,
             };
-            Some(digest::state(&file, census, &decides)?)
+            Some(digest::state(&file, embedder.plan(), census, &decides)?)
         }
         None => None,
     };

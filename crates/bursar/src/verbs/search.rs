@@ -92,12 +92,12 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         None => Found::Bundled(bundled::embedding()?),
     };
     let file = found.open()?;
-    let digest = model::digest(&file)?;
     // Models that tell questions from answers know the former by this name.
     let asks = file.config().embedding.as_ref();
     let prompt = asks.and_then(|spec| spec.prompt("query").map(|_| "query".to_owned()));
     let prepared = prepare::prepare(file, Purpose::Embed, &settings)?;
     prepared.require_fit()?;
+    let digest = model::digest_as_held(&prepared.file, &prepared.plan)?;
     let ledger = Ledger::new(prepared.budget.bytes);
     let account = ledger.root().child("search", Lifetime::Episodic);
 

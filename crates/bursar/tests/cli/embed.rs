@@ -250,3 +250,37 @@ fn arrays_are_as_numpy_reads_them() {
     let first = vector(&rows(&lines.stdout)[0])[0] as f32;
     assert_eq!(bytes[128..132], first.to_le_bytes());
 }
+
+/// T1, T8
+#[test]
+fn weights_take_the_form_and_the_place_that_are_asked_for() {
+    let place = Place::new();
+    place.write("texts.txt", &texts());
+    let embed = |name: &str, more: &str| {
+        let model = model(name);
+        let ran = place
+            .bursar(&format!("embed {model} texts.txt {more}"))
+            .ok();
+        (ran.stdout, ran.stderr)
+    };
+    let (plain, _) = embed("bert-mean", "");
+    // Another place gives the same vectors, another form others that are close.
+    let (streamed, _) = embed("bert-mean", "--weights-residency streamed");
+    assert_eq!(streamed, plain);
+    let (smaller, said) = embed("bert-mean", "--weights-dtype q8_0");
+    assert!(!said.contains("note:"), "it was asked for: {said}");
+    assert_ne!(smaller, plain);
+    for (a, b) in rows(&plain).iter().zip(&rows(&smaller)) {
+        let (a, b) = (vector(a), vector(b));
+        let cosine: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.99, "{cosine}");
+    }
+    let (same, said) = embed("qwen3-embedding.gguf", "--weights-dtype auto");
+    assert_eq!((same, said), embed("qwen3-embedding.gguf", ""), "it fits");
+
+    // A run that is continued makes the same vectors, or is another run.
+    let bert = model("bert-mean");
+    let write = |more: &str| place.bursar(&format!("embed {bert} texts.txt -o out.jsonl {more}"));
+    write("").ok();
+    write("--weights-dtype q8_0").refused(1, &["out.jsonl"]);
+}

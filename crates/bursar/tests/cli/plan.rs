@@ -165,3 +165,34 @@ fn a_preset_sizes_the_cache() {
         .bursar("plan tiny-llama --kv-preset huge")
         .refused(2, &["--kv-preset", "small, medium, large, custom"]);
 }
+
+/// T1, T8
+#[test]
+fn a_plan_says_what_becomes_of_the_weights() {
+    let place = Place::new();
+    let plan = |arguments: &str| {
+        place
+            .bursar(&format!("plan {arguments} --json"))
+            .ok()
+            .json()
+    };
+    let full = plan("qwen3-0.6b:f32 --memory 4GiB");
+    assert_eq!(full["weights"]["dtype"], "as-is");
+    assert_eq!(full["weights"]["streaming"], Value::Null);
+    let auto = plan("qwen3-0.6b:f32 --memory 2GiB --weights-dtype auto");
+    assert_eq!(auto["weights"]["dtype"], "bf16");
+    assert!(part(&auto, "weights") * 19 / 10 < part(&full, "weights"));
+    // Nothing of a Q8_0 file would be smaller.
+    let same = plan("qwen3-0.6b:q8_0 --memory 2GiB --weights-dtype bf16");
+    assert_eq!(same["weights"]["converts"], false);
+
+    let streamed = plan("nomic-embed-code:q5_k_s --memory 1.5GiB");
+    let streaming = &streamed["weights"]["streaming"];
+    assert_eq!(streaming["window_layers"], 2);
+    assert_eq!(streaming["window_bytes"], part(&streamed, "window"));
+    assert_eq!(streaming["measured"], Value::Null, "there is no file");
+    assert_eq!(streamed["total_bytes"], sum(&streamed));
+    place
+        .bursar("plan nomic-embed-code:q5_k_s --memory 1.5GiB --weights-residency resident")
+        .refused(3, &["--weights-residency streamed"]);
+}

@@ -1,5 +1,6 @@
 //! What decides the rows of a run, in a few bytes: two runs with equal digests make equal rows.
 
+use bursar_engine::MemoryPlan;
 use bursar_files::ModelFile;
 
 use super::input::Census;
@@ -28,6 +29,7 @@ pub(super) struct Decides<'a> {
 /// The digests of a run.
 pub(super) fn state(
     file: &ModelFile,
+    plan: &MemoryPlan,
     census: &Census,
     decides: &Decides<'_>,
 ) -> Result<State, Failure> {
@@ -41,7 +43,7 @@ pub(super) fn state(
     let options = format!("{dimensions} {context} {normalize} {format:?} {prefix}");
     Ok(State {
         version: VERSION,
-        model: model::digest(file)?.to_hex().to_string(),
+        model: model::digest_as_held(file, plan)?.to_hex().to_string(),
         input: census.digest.to_hex().to_string(),
         options: blake3::hash(options.as_bytes()).to_hex().to_string(),
     })
