@@ -279,8 +279,14 @@ fn weights_take_the_form_and_the_place_that_are_asked_for() {
     assert_eq!((same, said), embed("qwen3-embedding.gguf", ""), "it fits");
 
     // A run that is continued makes the same vectors, or is another run.
+    assert_ne!(interrupted(&place, "out.jsonl").code, Some(0));
     let bert = model("bert-mean");
-    let write = |more: &str| place.bursar(&format!("embed {bert} texts.txt -o out.jsonl {more}"));
-    write("").ok();
-    write("--weights-dtype q8_0").refused(1, &["out.jsonl"]);
+    let again = |more: &str| place.bursar(&format!("embed {bert} texts.txt -o out.jsonl {more}"));
+    again("--weights-dtype q8_0").refused(2, &["is the beginning of vectors from another model"]);
+    again("--weights-residency streamed").ok();
+    assert!(
+        place
+            .read("out.jsonl")
+            .starts_with(&plain.as_bytes()[..100])
+    );
 }
