@@ -1,7 +1,7 @@
 //! `bursar serve [MODEL...]`: models over HTTP, all inside one budget, until SIGTERM.
 //!
 //! What can be refused is refused first: settings, address, files, plans. Then the port opens, and
-//! the models are loaded while those who ask for them are told when to come back.
+//! the models that are named are loaded as far as they fit, others when somebody asks for them.
 //!
 //! - `start`: the models named on the command line: opened and planned before the port opens.
 //! - `catalog`: all models that may be asked for, and how they are loaded.
