@@ -94,7 +94,7 @@ def sectors(text: str) -> int:
 
 def snippets(path: Path) -> None:
     draw = random.Random(7)
-    lines = (" ".join(draw.choices(WORDS, k=draw.randint(8, 18))) for _ in range(TEXTS))
+    lines = (" ".join(draw.choices(WORDS, k=draw.randint(5, 12))) for _ in range(TEXTS))
     path.write_text("\n".join(lines) + "\n")
 
 

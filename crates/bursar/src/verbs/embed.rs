@@ -40,6 +40,8 @@ const CHUNK_VECTOR_BYTES: usize = 512 << 10;
 const CHUNK_TEXT_BYTES: usize = 256 << 10;
 /// Texts held at once, between these, as their vectors allow.
 const CHUNK_TEXTS: std::ops::RangeInclusive<usize> = 16..=1024;
+/// Tokens of a short text.
+const SHORT_TEXT_TOKENS: usize = 32;
 /// Bytes of rows gathered before they are written.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -308,7 +310,14 @@ impl Work<'_> {
     fn fill(&self, reader: &mut Reader<'_>, texts: &mut Vec<Text>) -> Result<bool, Failure> {
         texts.clear();
         let by_vectors = CHUNK_VECTOR_BYTES / (self.dimensions * size_of::<f32>());
-        let most = by_vectors.clamp(*CHUNK_TEXTS.start(), *CHUNK_TEXTS.end());
+        let plan = self.embedder.plan();
+        // Where each pass reads the weights again, a chunk is a whole batch of short texts.
+        let whole = match plan.streaming() {
+            Some(_) => plan.batch_tokens() / SHORT_TEXT_TOKENS,
+            None => 0,
+        };
+        let most = by_vectors.max(whole);
+        let most = most.clamp(*CHUNK_TEXTS.start(), *CHUNK_TEXTS.end());
         let mut bytes = 0;
         while texts.len() < most && bytes < CHUNK_TEXT_BYTES {
             let Some(text) = reader.next()? else { break };
