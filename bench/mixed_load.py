@@ -50,7 +50,7 @@ def request(pick: random.Random, model: Model) -> tuple[str, dict]:
         texts = [text(pick, pick.randint(3, 40)) for _ in range(pick.randint(1, 12))]
         return "/v1/embeddings", {"model": model.name, "input": texts}
     return "/v1/completions", {
-        "model": model.name, "prompt": text(pick, pick.randint(8, 120)), "max_tokens": pick.randint(4, 24),
+        "model": model.name, "prompt": text(pick, pick.randint(8, 60)), "max_tokens": pick.randint(4, 24),
         "temperature": 0, "ignore_eos": True, "stream": pick.random() < 0.5,
     }
 

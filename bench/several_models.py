@@ -60,7 +60,7 @@ def once(args: argparse.Namespace, folder: Path, models: list[Model], seed: int)
     if args.cgroup:
         checks["nobody was killed for want of memory"] = kills == 0
     figures = {
-        "peak": peak, "rss": rss, "granted_peak": memory["granted_peak_bytes"], "loads": cache_of_models["misses_total"],
+        "peak": peak, "rss": rss, "granted_peak": memory["granted_peak_bytes"], "loads": cache_of_models["loads_total"],
         "evictions": cache_of_models["evictions_total"], "load_seconds": cache_of_models["load_seconds"], "cache": cache,
     }
     return out, checks, figures
