@@ -14,7 +14,9 @@ use bursar_engine::{
     ProcessBase, Purpose, Vocabulary, Why, WhyKind, longest_of, unload,
 };
 use bursar_files::ModelFile;
-use bursar_memory::{Bytes, Ledger, ReclaimBooks, ReclaimEvent, Reservation, Rung, counting};
+use bursar_memory::{
+    Bytes, Ledger, Lifetime, ReclaimBooks, ReclaimEvent, Reservation, Rung, counting,
+};
 use bursar_server::{Served, Stopper};
 use bursar_workers::Workers;
 
@@ -25,6 +27,10 @@ use crate::model::{self, Found};
 use crate::prepare;
 use crate::progress::{Progress, Unit};
 use crate::sizing::{self, Otherwise};
+
+/// Bytes that a model takes at most while it is opened: a tokenizer of 151,936 entries takes 9 MB on the way
+/// to the 6 MB that it comes to.
+const OPENING: Bytes = Bytes::mib(12);
 
 /// A model that has been opened.
 pub(super) struct Opened {
@@ -135,10 +141,7 @@ impl Sizes {
     /// Promises a model what its plan names.
     pub(super) fn promise(&self, opened: Opened, plan: MemoryPlan) -> Result<Planned, EngineError> {
         let claim = self.controller.claim(&plan)?;
-        let account = self
-            .ledger
-            .root()
-            .child(&*opened.name, bursar_memory::Lifetime::Semantic);
+        let account = self.ledger.root().child(&*opened.name, Lifetime::Semantic);
         let need = plan.need(self.controller.arena_bytes());
         let promise = account.reserve(need.loading)?;
         Ok(Planned {
@@ -314,28 +317,35 @@ impl Catalog {
         model::in_folder(self.folder.as_deref()?, id).map(Found::Path)
     }
 
-    /// Opens a model and plans it within what is free.
-    fn prepare(&self, id: &str) -> Result<(Opened, MemoryPlan), LoadError> {
+    /// Opens a model and plans it within what is free; gives what it takes at least as well.
+    fn prepare(&self, id: &str) -> Result<(Opened, MemoryPlan, Footprint), LoadError> {
         let found = self.found(id).ok_or(LoadError::Missing)?;
+        // What header and tokenizer take on the way is charged for as long, so that nobody else takes it;
+        // where less is free, the rest comes out of what requests are guaranteed and seldom fill.
+        let ledger = &self.sizes.ledger;
+        let account = ledger.root().child("opening", Lifetime::Procedural);
+        let opening = account.reserve(OPENING.min(ledger.free())).ok();
         let opened = Opened::of(id, &found).map_err(|failure| failed(failure.message()))?;
+        drop(opening);
         self.state().purposes.insert(id.to_owned(), opened.purpose);
         let free = self.sizes.ledger.free();
         let least = self.sizes.least(&opened, free).map_err(failed)?;
+        let footprint = Footprint::of(&least);
         if !least.fits() {
-            return Err(LoadError::NeedsMore(Footprint::of(&least)));
+            return Err(LoadError::NeedsMore(footprint));
         }
         let wanted = self.sizes.wanted(&opened, free).map_err(failed)?;
         let plan = if wanted.fits() { wanted } else { least };
-        Ok((opened, plan))
+        Ok((opened, plan, footprint))
     }
 
     fn put_on(
         &self,
         opened: Opened,
         plan: MemoryPlan,
+        footprint: Footprint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Served, LoadError> {
-        let footprint = Footprint::of(&plan);
         let refused = |error: EngineError| match error.does_not_fit() {
             true => LoadError::NeedsMore(footprint),
             false => failed(error),
@@ -416,13 +426,14 @@ impl ModelSource for Catalog {
                 // Taken again at once by those who will hold it: all of it before the first weight is
                 // read.
                 drop(planned.promise);
-                let loaded = self.put_on(planned.opened, planned.plan, progress);
+                let footprint = Footprint::of(&planned.plan);
+                let loaded = self.put_on(planned.opened, planned.plan, footprint, progress);
                 drop(planned.claim);
                 loaded
             }
             None => {
-                let (opened, plan) = self.prepare(id)?;
-                self.put_on(opened, plan, progress)
+                let (opened, plan, footprint) = self.prepare(id)?;
+                self.put_on(opened, plan, footprint, progress)
             }
         };
         counting::purge();
