@@ -9,7 +9,7 @@ tokens. Then, each in a process of its own and with the file dropped from the pa
 - `bursar embed` with all weights resident, no limit: the vectors and the speed to compare with;
 - `bursar embed --memory 1.5GiB` in a memory cgroup of 1.5 GiB + 5 %: the same vectors, by digest;
 - llama.cpp (through llama-cpp-python, if it is installed) on the same token counts, its file mapped as
-  it does by default, in the same cgroup and without one.
+  it does by default, in the same cgroup and without one; and in the cgroup in batches of 256 tokens.
 
 Prints a Markdown table and exits 1 if a digest differs, a process was killed, or the peak of resident
 memory passed the budget. Needs root and cgroup v1 with the memory controller (or says why it skips the
@@ -78,6 +78,7 @@ def measured(command: list[str], model: Path, limit: int | None) -> dict:
     figures = group.figures() if group else {}
     if group:
         group.remove()
+    print(f"{Path(command[0]).name}: {wall:.1f} s, exit {done.returncode}, {done.stdout.strip()[-400:]}", file=sys.stderr)
     if done.returncode != 0:
         return {"failed": f"exit {done.returncode}: {done.stderr.strip()[-300:]}", **figures}
     notes = [line for line in done.stderr.splitlines() if line.startswith("note:")]
@@ -147,6 +148,9 @@ def main() -> None:
         if not args.no_resident:
             runs["llama.cpp, no limit"] = measured(command, model, None)
         runs["llama.cpp, in the group"] = measured(command, model, limit)
+        # All tokens in one batch take more memory than the group has, whatever the weights take.
+        small = [*command, "--as-mapped", "--batch", "256"]
+        runs["llama.cpp, mapped only, 256 tokens a batch, in the group"] = measured(small, model, limit)
 
     print("| run | tokens/s | seconds | whole process, s | peak RSS | peak of the group | read from disk | vectors |")
     print("|---|---|---|---|---|---|---|---|")

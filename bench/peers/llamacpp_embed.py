@@ -4,9 +4,9 @@
     python bench/peers/llamacpp_embed.py MODEL.gguf [--texts 64] [--tokens 1500] [--threads 2]
 
 As `bench/streamed.py` has it measured: the texts (any ids, as many tokens in all as asked for) are
-sequences of one batch, so that the weights are gone through once, pooled at the last token; the file is
-mapped, as llama.cpp does by default. The only pass is the measured one: where the file does not fit
-into memory there is nothing to warm up.
+sequences of one batch, so that the weights are gone through once (or of as many batches as `--batch`
+tokens make), pooled at the last token; the file is mapped, as llama.cpp does by default. The only pass is
+the measured one: where the file does not fit into memory there is nothing to warm up.
 """
 
 import argparse
@@ -38,17 +38,23 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=1500, help="tokens of all texts (default: 1500)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="most tokens of a batch (default: all)")
+    parser.add_argument(
+        "--as-mapped", action="store_true", help="no second copy of the weights in another layout (use_extra_bufts off)"
+    )
     args = parser.parse_args()
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.use_extra_bufts = not args.as_mapped
     model = llama_cpp.llama_model_load_from_file(str(args.model).encode(), params)
     if not model:
         raise SystemExit(f"llama.cpp cannot load {args.model}")
     each = [args.tokens // args.texts + (i < args.tokens % args.texts) for i in range(args.texts)]
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = args.tokens
+    most = min(args.batch or args.tokens, args.tokens)
+    params.n_ctx = params.n_batch = params.n_ubatch = most
     params.n_seq_max = args.texts
     params.n_threads = params.n_threads_batch = args.threads
     params.embeddings = True
@@ -58,22 +64,26 @@ def main() -> None:
     if not context:
         raise SystemExit(f"llama.cpp cannot make a context for {args.model}")
     vocab_len = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    batch = llama_cpp.llama_batch_init(args.tokens, 0, 1)
-    batch.n_tokens = 0
-    for text, count in enumerate(each):
-        for position in range(count):
-            i = batch.n_tokens
-            batch.token[i] = (i * 7919 + 13) % vocab_len
-            batch.pos[i] = position
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = text
-            batch.logits[i] = 1
-            batch.n_tokens += 1
+    batch = llama_cpp.llama_batch_init(most, 0, 1)
     begun = time.perf_counter()
-    if llama_cpp.llama_decode(context, batch) != 0:
-        raise SystemExit("llama_decode failed")
-    vectors = [llama_cpp.llama_get_embeddings_seq(context, text)[0] for text in range(args.texts)]
-    assert all(value == value for value in vectors), "a vector is not a number"
+    rest = list(each)
+    while rest:
+        batch.n_tokens = texts = 0
+        while rest and batch.n_tokens + rest[0] <= most:
+            for position in range(rest.pop(0)):
+                i = batch.n_tokens
+                batch.token[i] = (i * 7919 + 13) % vocab_len
+                batch.pos[i] = position
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = texts
+                batch.logits[i] = 1
+                batch.n_tokens += 1
+            texts += 1
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        if llama_cpp.llama_decode(context, batch) != 0:
+            raise SystemExit("llama_decode failed")
+        vectors = [llama_cpp.llama_get_embeddings_seq(context, text)[0] for text in range(texts)]
+        assert all(value == value for value in vectors), "a vector is not a number"
     seconds = time.perf_counter() - begun
     print(
         json.dumps(
@@ -84,6 +94,7 @@ def main() -> None:
                 "threads": args.threads,
                 "texts": args.texts,
                 "tokens": args.tokens,
+                "batch": most,
                 "seconds": seconds,
                 "tokens_per_second": args.tokens / seconds,
                 "rss_peak_bytes": peak_bytes(),
