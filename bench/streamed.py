@@ -12,9 +12,8 @@ tokens. Then, each in a process of its own and with the file dropped from the pa
   it does by default, in the same cgroup and without one; and in the cgroup in batches of 256 tokens.
 
 Prints a Markdown table and exits 1 if a digest differs, a process was killed, or the peak of resident
-memory passed the budget. Needs root and cgroup v1 with the memory controller (or says why it skips the
-limit), Linux, and no other package than llama-cpp-python for the peer. `--generate` adds decoding one
-token after another, the worst case: every token reads all layers.
+memory passed the budget. Needs root and the memory controller of cgroups (or says why it skips the
+limit), Linux, and no other package than llama-cpp-python for the peer.
 """
 
 import argparse
@@ -29,35 +28,12 @@ import sys
 import time
 from pathlib import Path
 
+from cgroup import MemoryCgroup, Unavailable
+
 MODEL = "nomic-embed-code:q5_k_s"
 TEXTS = 64
 MIB = 1 << 20
-GROUPS = Path("/sys/fs/cgroup/memory")
 WORDS = "fn let mut return match self plan bytes budget index row key value token block page".split()
-
-
-class Group:
-    """A memory cgroup (v1) with a limit; removed at the end."""
-
-    def __init__(self, limit: int):
-        self.path = GROUPS / f"bursar-streamed-{os.getpid()}"
-        self.path.mkdir()
-        (self.path / "memory.limit_in_bytes").write_text(str(limit))
-
-    def enter(self) -> None:
-        (self.path / "tasks").write_text("0")
-
-    def figures(self) -> dict:
-        control = dict(line.split() for line in (self.path / "memory.oom_control").read_text().splitlines())
-        return {
-            "group_peak_bytes": int((self.path / "memory.max_usage_in_bytes").read_text()),
-            "refused_charges": int((self.path / "memory.failcnt").read_text()),
-            "oom_kill": int(control.get("oom_kill", 0)),
-        }
-
-    def remove(self) -> None:
-        (self.path / "memory.force_empty").write_text("0")
-        self.path.rmdir()
 
 
 def drop_cache(path: Path) -> None:
@@ -70,14 +46,16 @@ def drop_cache(path: Path) -> None:
 def measured(command: list[str], model: Path, limit: int | None) -> dict:
     """Runs a command in a cgroup with a limit, if any; what its last line of JSON says, and more."""
     drop_cache(model)
-    group = Group(limit) if limit else None
     before = open("/proc/diskstats").read()
     begun = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=group.enter if group else None)
+    figures = {}
+    if limit:
+        with MemoryCgroup("bursar-streamed", limit) as group:
+            done = subprocess.run(command, capture_output=True, text=True, preexec_fn=group.enter)
+            figures = {"group_peak_bytes": group.peak(), "oom_kill": group.kills()}
+    else:
+        done = subprocess.run(command, capture_output=True, text=True)
     wall = time.perf_counter() - begun
-    figures = group.figures() if group else {}
-    if group:
-        group.remove()
     print(f"{Path(command[0]).name}: {wall:.1f} s, exit {done.returncode}, {done.stdout.strip()[-400:]}", file=sys.stderr)
     if done.returncode != 0:
         return {"failed": f"exit {done.returncode}: {done.stderr.strip()[-300:]}", **figures}
@@ -121,8 +99,11 @@ def main() -> None:
     texts = args.models / "snippets.txt"
     snippets(texts)
     limit = bytes_of(args.memory) * 105 // 100
-    if not (GROUPS / "memory.limit_in_bytes").exists() or os.geteuid() != 0:
-        print("no limit is set: it takes root and cgroup v1 with the memory controller", file=sys.stderr)
+    try:
+        with MemoryCgroup("bursar-streamed", limit):
+            pass
+    except Unavailable as why:
+        print(f"no limit is set: {why}", file=sys.stderr)
         limit = None
 
     def embed(name: str, limit: int | None, *more: str) -> dict:
