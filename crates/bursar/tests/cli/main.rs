@@ -4,6 +4,7 @@
 mod bench;
 #[cfg(feature = "pocket")]
 mod bundled;
+mod cgroup;
 mod config;
 mod doctor;
 mod embed;

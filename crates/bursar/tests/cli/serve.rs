@@ -6,18 +6,22 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Place, model};
+use crate::support::{PROGRAM, Place, model};
 
 /// A server that is ended with its test.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Served {
     fn start(place: &Place, arguments: &[&str]) -> Served {
-        let mut command = place.command(env!("CARGO_BIN_EXE_bursar"));
+        Served::by(place.command(PROGRAM), arguments)
+    }
+
+    /// Started by a command that ends in the program.
+    pub(crate) fn by(mut command: Command, arguments: &[&str]) -> Served {
         command.args(["serve", "--listen", "127.0.0.1:0"]);
         let mut child = command
             .args(arguments)
@@ -42,7 +46,7 @@ impl Served {
         }
     }
 
-    fn post(&self, path: &str, body: &str) -> String {
+    pub(crate) fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("the server listens");
         let length = body.len();
         write!(
@@ -57,7 +61,7 @@ impl Served {
     }
 
     /// Sends SIGTERM; gives the exit code and the rest of stderr.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &id]).status();
         assert!(killed.expect("kill runs").success());
