@@ -349,7 +349,8 @@ impl Oracle {
     fn set_capacity(&mut self, wanted: usize) {
         let total = self.cache.plan.blocks();
         let busy = self.held().len() + self.reserved;
-        let at_least = wanted.max(busy).min(total);
+        // One slab always stays.
+        let at_least = wanted.max(busy).max(1).min(total);
         let free = self.ledger.free();
         let before = self.capacity;
         let promised = self.cache.promised();
