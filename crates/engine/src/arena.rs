@@ -131,7 +131,8 @@ impl Arena {
     }
 
     /// Makes it as large as the largest of `claims`. What it held is lost. The old memory goes back
-    /// before any of the new is touched.
+    /// before any of the new is touched, and the new is made resident at once: it is charged, and no step
+    /// waits for its pages.
     ///
     /// # Errors
     /// When the kernel refuses; it stays as it was then.
@@ -147,11 +148,14 @@ impl Arena {
         let mut region = Region::reserve(len, HugePages::Never)?;
         region.commit(0..len)?;
         self.region = region;
-        let books = &mut *lock(&self.books.0);
-        books.mapped = bytes;
-        books.settle();
-        // Nothing of it has been touched.
-        books.reserved.account().set_measured(Bytes::ZERO);
+        // Where the kernel does not, pages are there once a step touches them.
+        let _ = self.region.populate(0..len);
+        {
+            let books = &mut *lock(&self.books.0);
+            books.mapped = bytes;
+            books.settle();
+        }
+        self.measure();
         Ok(())
     }
 
@@ -195,7 +199,7 @@ mod tests {
     use crate::sim::Random;
 
     #[test]
-    fn what_a_step_left_goes_back_and_is_measured() {
+    fn it_is_there_at_once_goes_back_and_is_measured() {
         let page = charge_of(Bytes(1));
         let ledger = Ledger::new(Bytes(100 * page.0));
         let books = ArenaBooks::open(&ledger).expect("a granted account");
@@ -204,7 +208,8 @@ mod tests {
         let claim = books.claim(Bytes(50 * page.0)).expect("it fits");
         arena.fit([&claim].into_iter()).expect("mapped");
         let measured = || lock(&books.0).reserved.account().measured();
-        assert_eq!(measured(), Some(Bytes::ZERO));
+        assert_eq!(measured(), Some(Bytes(50 * page.0)), "there at once");
+        assert_eq!(arena.trim(), Bytes(50 * page.0));
         arena.as_mut_slice()[..20 * page.0 as usize].fill(1);
         arena.measure();
         assert_eq!(measured(), Some(Bytes(20 * page.0)));
