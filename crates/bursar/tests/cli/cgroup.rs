@@ -140,6 +140,13 @@ fn a_real_limit_kills_nobody() {
             });
         }
     });
+    // All at once, requests for one model are served together. One after the other, each of these has to
+    // wait for its model.
+    for name in ["tiny-llama", "tiny-qwen3"].repeat(3) {
+        let body = format!(r#"{{"model":"{name}","prompt":"the miller","max_tokens":2}}"#);
+        let answer = served.post("/v1/completions", &body);
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
     let at = format!("--listen {}", served.address);
     let report = place.bursar(&format!("memory --json {at}")).ok().json();
     let bytes = |name: &str| report[name].as_u64().expect("a number");
