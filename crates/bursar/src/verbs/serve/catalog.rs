@@ -153,31 +153,12 @@ impl Sizes {
     }
 }
 
-/// Everything that loading takes.
+/// The models, and everything that loading them takes.
 pub(super) struct Catalog {
-    pub(super) sizes: Sizes,
-    pub(super) workers: Arc<Workers>,
-    pub(super) options: LoadOptions,
-    /// How models run; each has its own file of kept prefixes.
-    pub(super) served: EngineOptions,
-    /// Whether several of the models that are named write text, and share the setting of that file.
-    pub(super) several: bool,
-    pub(super) ladder: Ladder,
-    pub(super) books: ReclaimBooks,
-    pub(super) progress: Progress,
-    /// Models named on the command line.
-    pub(super) named: BTreeMap<String, Found>,
-    /// The models folder.
-    pub(super) folder: Option<PathBuf>,
-    pub(super) start: Start,
-    state: Mutex<State>,
-}
-
-/// What is to be said when the models of the start are there, and to be done if they are not.
-pub(super) struct Start {
-    pub(super) begun: Instant,
+    parts: CatalogParts,
     /// Where the server listens, and what ends it; set when it does.
-    pub(super) server: OnceLock<(SocketAddr, Stopper)>,
+    server: OnceLock<(SocketAddr, Stopper)>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
@@ -198,13 +179,18 @@ pub(super) struct CatalogParts {
     pub(super) sizes: Sizes,
     pub(super) workers: Arc<Workers>,
     pub(super) options: LoadOptions,
+    /// How models run; each has its own file of kept prefixes.
     pub(super) served: EngineOptions,
+    /// Whether several of the models that are named write text, and share the setting of that file.
     pub(super) several: bool,
     pub(super) ladder: Ladder,
     pub(super) books: ReclaimBooks,
     pub(super) progress: Progress,
+    /// Models named on the command line.
     pub(super) named: BTreeMap<String, Found>,
+    /// The models folder.
     pub(super) folder: Option<PathBuf>,
+    /// When the program began, for what is said when all models of the start are there.
     pub(super) begun: Instant,
 }
 
@@ -224,34 +210,9 @@ impl Catalog {
             purposes,
             ..State::default()
         };
-        let CatalogParts {
-            sizes,
-            workers,
-            options,
-            served,
-            several,
-            ladder,
-            books,
-            progress,
-            named,
-            folder,
-            begun,
-        } = parts;
         Catalog {
-            sizes,
-            workers,
-            options,
-            served,
-            several,
-            ladder,
-            books,
-            progress,
-            named,
-            folder,
-            start: Start {
-                begun,
-                server: OnceLock::new(),
-            },
+            parts,
+            server: OnceLock::new(),
             state: Mutex::new(state),
         }
     }
@@ -260,7 +221,7 @@ impl Catalog {
     pub(super) fn listening(&self, address: SocketAddr, stopper: Stopper) {
         eprintln!("listening on {address}");
         // There is but one server.
-        let _ = self.start.server.set((address, stopper));
+        let _ = self.server.set((address, stopper));
         self.announce(&self.state());
     }
 
@@ -291,7 +252,7 @@ impl Catalog {
 
     /// Says that the models of the start are there, once they are.
     fn announce(&self, state: &State) {
-        let Some((address, _)) = self.start.server.get() else {
+        let Some((address, _)) = self.server.get() else {
             return;
         };
         if !state.awaited.is_empty() {
@@ -301,20 +262,20 @@ impl Catalog {
             [] => "models as they are asked for".to_owned(),
             names => names.join(", "),
         };
-        let ledger = &self.sizes.ledger;
+        let ledger = &self.parts.sizes.ledger;
         eprintln!(
             "serving {names} at http://{address} after {:.1} s, {} of {} granted",
-            self.start.begun.elapsed().as_secs_f64(),
+            self.parts.begun.elapsed().as_secs_f64(),
             ledger.granted(),
             ledger.budget(),
         );
     }
 
     fn found(&self, id: &str) -> Option<Found> {
-        if let Some(found) = self.named.get(id) {
+        if let Some(found) = self.parts.named.get(id) {
             return Some(found.clone());
         }
-        model::in_folder(self.folder.as_deref()?, id).map(Found::Path)
+        model::in_folder(self.parts.folder.as_deref()?, id).map(Found::Path)
     }
 
     /// Opens a model and plans it within what is free; gives what it takes at least as well.
@@ -322,19 +283,19 @@ impl Catalog {
         let found = self.found(id).ok_or(LoadError::Missing)?;
         // What header and tokenizer take on the way is charged for as long, so that nobody else takes it;
         // where less is free, the rest comes out of what requests are guaranteed and seldom fill.
-        let ledger = &self.sizes.ledger;
+        let ledger = &self.parts.sizes.ledger;
         let account = ledger.root().child("opening", Lifetime::Procedural);
         let opening = account.reserve(OPENING.min(ledger.free())).ok();
         let opened = Opened::of(id, &found).map_err(|failure| failed(failure.message()))?;
         drop(opening);
         self.state().purposes.insert(id.to_owned(), opened.purpose);
-        let free = self.sizes.ledger.free();
-        let least = self.sizes.least(&opened, free).map_err(failed)?;
+        let free = self.parts.sizes.ledger.free();
+        let least = self.parts.sizes.least(&opened, free).map_err(failed)?;
         let footprint = Footprint::of(&least);
         if !least.fits() {
             return Err(LoadError::NeedsMore(footprint));
         }
-        let wanted = self.sizes.wanted(&opened, free).map_err(failed)?;
+        let wanted = self.parts.sizes.wanted(&opened, free).map_err(failed)?;
         let plan = if wanted.fits() { wanted } else { least };
         Ok((opened, plan, footprint))
     }
@@ -356,9 +317,10 @@ impl Catalog {
             vocabulary,
             purpose,
         } = opened;
-        let _claim = self.sizes.controller.claim(&plan).map_err(refused)?;
+        let _claim = self.parts.sizes.controller.claim(&plan).map_err(refused)?;
         let total = file.used_bytes();
         let mut meter = self
+            .parts
             .progress
             .meter(&format!("loading {name}"), Unit::Bytes, total);
         let loaded = EngineModel::load(
@@ -366,9 +328,9 @@ impl Catalog {
             &file,
             vocabulary,
             plan,
-            &self.sizes.ledger,
-            self.options,
-            Arc::clone(&self.workers),
+            &self.parts.sizes.ledger,
+            self.parts.options,
+            Arc::clone(&self.parts.workers),
             &mut |done| {
                 progress(done, total);
                 meter.set(done, String::new);
@@ -377,13 +339,14 @@ impl Catalog {
         .map_err(refused)?;
         meter.finish();
         // The one model that is named has the file as it is called.
-        let several = self.several || !self.named.contains_key(&name);
-        let keep = self.sizes.settings.kv_keep(&name, several);
+        let several = self.parts.several || !self.parts.named.contains_key(&name);
+        let keep = self.parts.sizes.settings.kv_keep(&name, several);
         let options = EngineOptions {
             keep: keep.filter(|_| purpose == Purpose::Generate),
-            ..self.served.clone()
+            ..self.parts.served.clone()
         };
         let handle = self
+            .parts
             .sizes
             .controller
             .add(loaded, options)
@@ -392,7 +355,7 @@ impl Catalog {
             eprintln!("warning: {warning}");
         }
         self.state().handles.push(handle.clone());
-        let controller = self.sizes.controller.clone();
+        let controller = self.parts.sizes.controller.clone();
         Ok(Served::new(handle, controller, file.generation().clone()))
     }
 }
@@ -405,8 +368,8 @@ impl ModelSource for Catalog {
     type Model = Served;
 
     fn list(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.named.keys().cloned().collect();
-        let folder = self.folder.as_deref().map(model::names_in);
+        let mut names: Vec<String> = self.parts.named.keys().cloned().collect();
+        let folder = self.parts.folder.as_deref().map(model::names_in);
         for name in folder.into_iter().flatten() {
             if !names.contains(&name) {
                 names.push(name);
@@ -450,9 +413,9 @@ impl ModelSource for Catalog {
         let handle = model.engine().clone();
         drop(model);
         self.state().handles.retain(|other| other.name() != id);
-        let ledger = &self.sizes.ledger;
+        let ledger = &self.parts.sizes.ledger;
         let before = ledger.free();
-        if let Err(error) = unload(&self.sizes.controller, handle, ledger) {
+        if let Err(error) = unload(&self.parts.sizes.controller, handle, ledger) {
             match why.kind {
                 WhyKind::End => self.state().failure = Some(error.into()),
                 _ => eprintln!("warning: {id}: {error}"),
@@ -460,7 +423,7 @@ impl ModelSource for Catalog {
         }
         if why.kind == WhyKind::Room {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            self.books.record(ReclaimEvent {
+            self.parts.books.record(ReclaimEvent {
                 unix_ms: since.map_or(0, |since| since.as_millis() as u64),
                 rung: Rung::EvictModel,
                 model: Some(id.to_owned()),
@@ -476,13 +439,15 @@ impl ModelSource for Catalog {
 
     fn reclaim(&self, bytes: Bytes, why: &str) {
         let climb = Climb {
-            bytes: self.sizes.ledger.free().saturating_add(bytes),
+            bytes: self.parts.sizes.ledger.free().saturating_add(bytes),
             goal: Goal::Budget,
             up_to: Rung::ShrinkKv,
             reason: why,
         };
         let handles = self.handles();
-        self.ladder.climb(&climb, &handles, &mut |_| Vec::new());
+        self.parts
+            .ladder
+            .climb(&climb, &handles, &mut |_| Vec::new());
     }
 
     fn failed(&self, id: &str, why: &str) {
@@ -493,7 +458,7 @@ impl ModelSource for Catalog {
         }
         // A model of the start that cannot be loaded is an error of who started the server.
         state.failure = Some(Failure::failed(format!("{id} could not be loaded: {why}")));
-        if let Some((_, stopper)) = self.start.server.get() {
+        if let Some((_, stopper)) = self.server.get() {
             // Asked twice, a server ends without waiting for anybody.
             stopper.stop();
             stopper.stop();
