@@ -328,6 +328,11 @@ impl Heap {
         self.list(node);
     }
 
+    /// Bytes in use, rounding to granules included.
+    pub fn used(&self) -> u64 {
+        self.bytes(self.used)
+    }
+
     /// How it is filled. Looks at the free blocks of the highest class only.
     pub fn stats(&self) -> HeapStats {
         HeapStats {

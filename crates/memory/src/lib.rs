@@ -17,6 +17,13 @@
 //! | [`mapping`] | memory charged to a reservation |
 //! | [`sparse`] | address space of which single ranges are charged |
 //! | [`heap`] | sub-allocation in constant time over a range of offsets |
+//! | [`span`] | an owned piece of memory: where heaps are cut up |
+//! | [`source`] | where heaps and buffers get their memory: one face for host and devices |
+//! | [`movable`] | spans that compaction may move |
+//! | [`heap_pool`] | several heaps as one: strategies, growth, compaction, fallback |
+//! | [`buffer_pool`] | buffers that are used again: magazines, shelves, leaks |
+//! | [`pools`] | the pools of a server as one |
+//! | `cell` | a latch and a place: what the quick way of the buffer pool is made of |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
 //! | [`program`] | the program's own pages, made resident as they are counted |
 
@@ -24,31 +31,44 @@
 
 pub mod account;
 pub mod budget;
+pub mod buffer_pool;
 pub mod bytes;
+mod cell;
 pub mod counting;
 pub mod faults;
 pub mod heap;
+pub mod heap_pool;
 pub mod ledger;
 pub mod mapping;
 pub mod monitor;
+pub mod movable;
 mod node;
+pub mod pools;
 pub mod pressure;
 pub mod program;
 pub mod reclaim;
 pub mod refusal;
 pub mod region;
 pub mod snapshot;
+pub mod source;
+pub mod span;
 pub mod sparse;
 
 pub use account::{Account, AccountOptions, Lifetime, Reservation};
+pub use buffer_pool::{Buffer, BufferPool, Leak, TypedBuffer};
 pub use bytes::{Bytes, MemorySpec};
 pub use heap::{Block, Heap};
+pub use heap_pool::{HeapPool, PoolReport};
 pub use ledger::Ledger;
 pub use mapping::Mapping;
+pub use movable::MovableSpan;
+pub use pools::{Pools, PoolsOptions, PoolsReport};
 pub use reclaim::{
     Freed, RecentEvents, ReclaimBooks, ReclaimEvent, ReclaimReport, Rung, RungTotal,
 };
 pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Region};
 pub use snapshot::AccountSnapshot;
+pub use source::{Device, PoolError};
+pub use span::Span;
 pub use sparse::SparseMapping;

@@ -1,6 +1,7 @@
 //! Memory charged to a reservation: what weights, caches and step arenas are made of.
 
 use std::ops::Range;
+use std::ptr::NonNull;
 
 use crate::account::Reservation;
 use crate::bytes::Bytes;
@@ -60,6 +61,11 @@ impl Mapping {
     /// All of it, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.region.as_mut_slice()
+    }
+
+    /// Where it starts, for who cuts it up (`span.rs`).
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.region.base()
     }
 
     /// Gives memory back to the operating system and says how many bytes went; see

@@ -354,6 +354,11 @@ impl Region {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.committed) }
     }
 
+    /// Where it starts, for who cuts it up (`span.rs`).
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     fn check(&self, range: &Range<usize>) -> Result<(), RegionError> {
         self.check_below(range, self.len)
     }

@@ -1,0 +1,275 @@
+//! The pools of a server as one: heaps, membranes over them where there are any, buffers over both.
+//!
+//! ```text
+//! buffers ─► membranes ─► heaps ─► account `pools`
+//! ```
+//!
+//! Who draws from them, and by how much, is what the sizes of the settings follow from:
+//!
+//! | consumer | what it takes |
+//! |---|---|
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::account::Account;
+use crate::buffer_pool::{BufferPool, BufferPoolOptions, CleanUp, Leak};
+use crate::bytes::Bytes;
+use crate::heap_pool::{
+    Compaction, CompactionOptions, HeapPool, HeapPoolOptions, HeapsExhausted, PoolReport, Strategy,
+};
+use crate::source::{FreshSource, PoolError};
+
+/// How membranes are laid out: `membranes.*`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct MembranesOptions {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Levels.
+    pub depth: usize,
+    /// The most bytes that all levels may span; half of the heaps of the start where nobody says.
+    pub limit: Option<Bytes>,
+}
+
+impl Default for MembranesOptions {
+    fn default() -> MembranesOptions {
+        MembranesOptions {
+            enabled: true,
+            depth: 8,
+            limit: None,
+        }
+    }
+}
+
+/// What pools are made from: settings by the names of `pool.*` and `membranes.*`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolsOptions {
+    /// `pool.enabled`: whether memory is kept to be used again. Off, every acquire is a fresh
+    /// allocation.
+    pub enabled: bool,
+    /// `pool.heaps`: heaps at the start, which stay.
+    pub heaps: usize,
+    /// `pool.heap_size`: bytes of a heap.
+    pub heap_size: Bytes,
+    /// `pool.max_heaps`: the most heaps there may become.
+    pub max_heaps: usize,
+    /// `pool.growth_trigger`: the share in use at which another heap is opened.
+    pub growth_trigger: f64,
+    /// `pool.strategy`: by what a heap is chosen.
+    pub strategy: Strategy,
+    /// `pool.warmup_sizes`: spans that are ready before anybody wants them.
+    pub warmup_sizes: Vec<Bytes>,
+    /// `pool.track_statistics`: whether blocks are counted.
+    pub track_statistics: bool,
+    /// `pool.log_exhaustion`: whether it is said when heaps are full.
+    pub log_exhaustion: bool,
+    /// `pool.cleanup_utilisation`: the share in use of the heaps from which on unused buffers are given
+    /// up before more is taken.
+    pub cleanup_utilisation: f64,
+    /// `pool.cleanup_interval`: least time between two clean-ups.
+    pub cleanup_interval: Duration,
+    /// `pool.compaction.*`.
+    pub compaction: CompactionOptions,
+    /// `membranes.*`.
+    pub membranes: MembranesOptions,
+}
+
+impl Default for PoolsOptions {
+    fn default() -> PoolsOptions {
+        let HeapPoolOptions {
+            heaps,
+            heap_size,
+            max_heaps,
+            growth_trigger,
+            strategy,
+            warmup_sizes,
+            track_statistics,
+            log_exhaustion,
+            compaction,
+        } = HeapPoolOptions::default();
+        let BufferPoolOptions {
+            cleanup_utilisation,
+            cleanup_interval,
+            ..
+        } = BufferPoolOptions::default();
+        PoolsOptions {
+            enabled: true,
+            heaps,
+            heap_size,
+            max_heaps,
+            growth_trigger,
+            strategy,
+            warmup_sizes,
+            track_statistics,
+            log_exhaustion,
+            cleanup_utilisation,
+            cleanup_interval,
+            compaction,
+            membranes: MembranesOptions::default(),
+        }
+    }
+}
+
+impl PoolsOptions {
+    /// What the heaps of the start are charged: what a plan sets aside for pools. They may grow by as
+    /// much again for every further heap, as far as the budget then has room.
+    pub fn floor(&self) -> Bytes {
+        if !self.enabled {
+            return Bytes::ZERO;
+        }
+        let heap = crate::region::charge_of(self.heap_size);
+        Bytes(heap.0.saturating_mul(self.heaps as u64))
+    }
+
+    /// Those of the heaps.
+    pub fn heap_pool(&self) -> HeapPoolOptions {
+        HeapPoolOptions {
+            heaps: self.heaps,
+            heap_size: self.heap_size,
+            max_heaps: self.max_heaps,
+            growth_trigger: self.growth_trigger,
+            strategy: self.strategy,
+            warmup_sizes: self.warmup_sizes.clone(),
+            track_statistics: self.track_statistics,
+            log_exhaustion: self.log_exhaustion,
+            compaction: self.compaction,
+        }
+    }
+
+    /// Those of the buffers.
+    pub fn buffer_pool(&self) -> BufferPoolOptions {
+        BufferPoolOptions {
+            keep: self.enabled,
+            track_statistics: self.track_statistics,
+            cleanup_utilisation: self.cleanup_utilisation,
+            cleanup_interval: self.cleanup_interval,
+        }
+    }
+
+    /// Whether every setting is within its range.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<(), PoolError> {
+        self.heap_pool().check()?;
+        if !(0.0..=1.0).contains(&self.cleanup_utilisation) {
+            return Err(PoolError::Setting {
+                key: "pool.cleanup_utilisation",
+                value: self.cleanup_utilisation.to_string(),
+                must: "0 to 1".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// All figures of the pools.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolsReport {
+    /// One entry per pool: the `pools` of `GET /memory`.
+    pub pools: Vec<PoolReport>,
+}
+
+/// What looking after the pools did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Buffers given up, if a clean-up was due.
+    pub clean_up: Option<CleanUp>,
+    /// Heaps emptied, if a compaction was due.
+    pub compaction: Option<Compaction>,
+    /// What the operator should be told.
+    pub warning: Option<HeapsExhausted>,
+}
+
+/// The pools of a server. Cheap to clone: all clones are the same pools.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    /// `None` where pools are off.
+    heaps: Option<HeapPool>,
+    buffers: BufferPool,
+}
+
+impl Pools {
+    /// Opens the heaps of the start, charged to `account`; with `enabled` off, the same as
+    /// [`Pools::off`].
+    ///
+    /// # Errors
+    /// Where a setting is out of range, or the budget has no room for the heaps of the start.
+    pub fn start(options: &PoolsOptions, account: &Account) -> Result<Pools, PoolError> {
+        options.check()?;
+        if !options.enabled {
+            return Ok(Pools::off(account));
+        }
+        let heaps = HeapPool::start(options.heap_pool(), account)?;
+        let buffers = BufferPool::new(Arc::new(heaps.clone()), options.buffer_pool());
+        Ok(Pools {
+            heaps: Some(heaps),
+            buffers,
+        })
+    }
+
+    /// Pools that keep nothing: every acquire is a fresh allocation, charged to `account` and given back
+    /// at once. What pools are compared with (`--no-pool`).
+    pub fn off(account: &Account) -> Pools {
+        let options = BufferPoolOptions {
+            keep: false,
+            ..BufferPoolOptions::default()
+        };
+        Pools {
+            heaps: None,
+            buffers: BufferPool::new(Arc::new(FreshSource::new(account)), options),
+        }
+    }
+
+    /// Whether memory is kept to be used again.
+    pub fn are_on(&self) -> bool {
+        self.heaps.is_some()
+    }
+
+    /// The buffers: what most want.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.buffers
+    }
+
+    /// The heaps, where pools are on.
+    pub fn heaps(&self) -> Option<&HeapPool> {
+        self.heaps.as_ref()
+    }
+
+    /// The figures.
+    pub fn report(&self) -> PoolsReport {
+        let heaps = self.heaps.iter().map(HeapPool::report);
+        PoolsReport {
+            pools: heaps.chain([self.buffers.report()]).collect(),
+        }
+    }
+
+    /// Gives up what nobody uses: the first rung of the reclaim ladder. Says how many bytes went back to
+    /// the operating system.
+    pub fn trim(&self) -> Bytes {
+        self.buffers.trim()
+    }
+
+    /// Does what is due at `now`: to be called about once a second.
+    pub fn look_after(&self, now: Instant) -> Upkeep {
+        let heaps = self.heaps.as_ref();
+        Upkeep {
+            clean_up: self.buffers.clean_up_if_due(now),
+            compaction: heaps.and_then(|heaps| heaps.compact_if_due(now)),
+            warning: heaps.and_then(|heaps| heaps.warning(now)),
+        }
+    }
+
+    /// Where the buffers that are out now were acquired: at a moment when none should be, the leaks.
+    pub fn out(&self) -> Vec<Leak> {
+        self.buffers.out()
+    }
+
+    /// Starts all totals again; what is out is not touched.
+    pub fn reset_statistics(&self) {
+        self.buffers.reset_statistics();
+        if let Some(heaps) = &self.heaps {
+            heaps.reset_statistics();
+        }
+    }
+}
