@@ -22,6 +22,14 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
+    /// All there are.
+    pub const ALL: [Lifetime; 4] = [
+        Lifetime::Procedural,
+        Lifetime::Episodic,
+        Lifetime::Semantic,
+        Lifetime::Emotional,
+    ];
+
     /// The word as it appears in reports: `semantic`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -28,6 +28,7 @@ use crate::bytes::Bytes;
 use crate::heap_pool::PoolReport;
 use crate::node::lock;
 use crate::source::{Device, PoolError, SpanSource};
+use crate::trace::Recorder;
 
 pub use block::Leak;
 pub use buffer::{Buffer, Shape, TypedBuffer};
@@ -92,6 +93,15 @@ pub struct CleanUp {
 impl BufferPool {
     /// An empty pool that draws from `source`.
     pub fn new(source: Arc<dyn SpanSource>, options: BufferPoolOptions) -> BufferPool {
+        BufferPool::recorded(source, options, Recorder::default())
+    }
+
+    /// The same, with a recorder that is told of every buffer.
+    pub fn recorded(
+        source: Arc<dyn SpanSource>,
+        options: BufferPoolOptions,
+        recorder: Recorder,
+    ) -> BufferPool {
         let BufferPoolOptions {
             keep,
             track_statistics,
@@ -105,6 +115,7 @@ impl BufferPool {
                     keep,
                     track_statistics,
                     cleanup_utilisation,
+                    recorder,
                 )),
                 options,
                 baseline: Mutex::default(),

@@ -23,6 +23,9 @@
 //! | [`heap_pool`] | several heaps as one: strategies, growth, compaction, fallback |
 //! | [`buffer_pool`] | buffers that are used again: magazines, shelves, leaks |
 //! | [`pools`] | the pools of a server as one |
+//! | [`membrane`] | a hierarchy of heaps weighted by the numbers of rooted trees |
+//! | [`scratch`] | the scratch memory of a request, freed in one go |
+//! | [`trace`] | what was taken and given back: recorded, replayed, drawn |
 //! | `cell` | a latch and a place: what the quick way of the buffer pool is made of |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
 //! | [`program`] | the program's own pages, made resident as they are counted |
@@ -40,6 +43,7 @@ pub mod heap;
 pub mod heap_pool;
 pub mod ledger;
 pub mod mapping;
+pub mod membrane;
 pub mod monitor;
 pub mod movable;
 mod node;
@@ -49,10 +53,12 @@ pub mod program;
 pub mod reclaim;
 pub mod refusal;
 pub mod region;
+pub mod scratch;
 pub mod snapshot;
 pub mod source;
 pub mod span;
 pub mod sparse;
+pub mod trace;
 
 pub use account::{Account, AccountOptions, Lifetime, Reservation};
 pub use buffer_pool::{Buffer, BufferPool, Leak, TypedBuffer};
@@ -61,6 +67,7 @@ pub use heap::{Block, Heap};
 pub use heap_pool::{HeapPool, PoolReport};
 pub use ledger::Ledger;
 pub use mapping::Mapping;
+pub use membrane::Membranes;
 pub use movable::MovableSpan;
 pub use pools::{Pools, PoolsOptions, PoolsReport};
 pub use reclaim::{
@@ -68,6 +75,7 @@ pub use reclaim::{
 };
 pub use refusal::{Refusal, Verdict};
 pub use region::{HugePages, Region};
+pub use scratch::Scratch;
 pub use snapshot::AccountSnapshot;
 pub use source::{Device, PoolError};
 pub use span::Span;

@@ -1,9 +1,10 @@
 //! A span that its pool may move: what compaction can take out of a sparse heap.
 //!
-//! Whoever holds one sees the bytes only inside a closure, so that between two looks they may be
-//! elsewhere. Moving never waits for a look: a span that is being read is left where it is.
+//! Whoever holds one sees the bytes only inside a closure or through a guard, so that between two looks
+//! they may be elsewhere. Moving never waits for a look: a span that is being read is left where it is.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::node::lock;
 use crate::span::{Span, SpanHeap};
@@ -53,6 +54,30 @@ impl MovableSpan {
     /// Changes the bytes. They are not moved meanwhile.
     pub fn write<T>(&mut self, change: impl FnOnce(&mut [u8]) -> T) -> T {
         change(&mut lock(&self.place.span))
+    }
+
+    /// Pins the bytes where they are until the guard is dropped. Waits where they are being moved at this
+    /// moment: for one copy at most.
+    pub fn pin(&mut self) -> Pinned<'_> {
+        Pinned(lock(&self.place.span))
+    }
+}
+
+/// Bytes of a [`MovableSpan`] that are not moved while this lives.
+#[derive(Debug)]
+pub struct Pinned<'a>(MutexGuard<'a, Span>);
+
+impl Deref for Pinned<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Pinned<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

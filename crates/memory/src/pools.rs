@@ -18,7 +18,9 @@ use crate::bytes::Bytes;
 use crate::heap_pool::{
     Compaction, CompactionOptions, HeapPool, HeapPoolOptions, HeapsExhausted, PoolReport, Strategy,
 };
-use crate::source::{FreshSource, PoolError};
+use crate::membrane::{Consolidation, MembraneOptions, Membranes, MembranesReport, Weights};
+use crate::source::{FreshSource, PoolError, SpanSource};
+use crate::trace::Recorder;
 
 /// How membranes are laid out: `membranes.*`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,16 @@ impl PoolsOptions {
         }
     }
 
+    /// Those of the membranes.
+    pub fn membrane_levels(&self) -> MembraneOptions {
+        let heaps = self.heap_size.0.saturating_mul(self.heaps as u64);
+        MembraneOptions {
+            limit: self.membranes.limit.unwrap_or(Bytes(heaps / 2)),
+            depth: self.membranes.depth,
+            weights: Weights::default(),
+        }
+    }
+
     /// Those of the buffers.
     pub fn buffer_pool(&self) -> BufferPoolOptions {
         BufferPoolOptions {
@@ -168,6 +180,8 @@ impl PoolsOptions {
 pub struct PoolsReport {
     /// One entry per pool: the `pools` of `GET /memory`.
     pub pools: Vec<PoolReport>,
+    /// The `membranes` of `GET /memory`, where there are any.
+    pub membranes: Option<MembranesReport>,
 }
 
 /// What looking after the pools did.
@@ -177,6 +191,8 @@ pub struct Upkeep {
     pub clean_up: Option<CleanUp>,
     /// Heaps emptied, if a compaction was due.
     pub compaction: Option<Compaction>,
+    /// Membranes emptied, when a compaction was due.
+    pub consolidation: Option<Consolidation>,
     /// What the operator should be told.
     pub warning: Option<HeapsExhausted>,
 }
@@ -186,7 +202,9 @@ pub struct Upkeep {
 pub struct Pools {
     /// `None` where pools are off.
     heaps: Option<HeapPool>,
+    membranes: Option<Membranes>,
     buffers: BufferPool,
+    recorder: Recorder,
 }
 
 impl Pools {
@@ -201,10 +219,22 @@ impl Pools {
             return Ok(Pools::off(account));
         }
         let heaps = HeapPool::start(options.heap_pool(), account)?;
-        let buffers = BufferPool::new(Arc::new(heaps.clone()), options.buffer_pool());
+        let membranes = options
+            .membranes
+            .enabled
+            .then(|| Membranes::new(options.membrane_levels(), &heaps))
+            .transpose()?;
+        let source: Arc<dyn SpanSource> = match &membranes {
+            Some(membranes) => Arc::new(membranes.clone()),
+            None => Arc::new(heaps.clone()),
+        };
+        let recorder = Recorder::default();
+        let buffers = BufferPool::recorded(source, options.buffer_pool(), recorder.clone());
         Ok(Pools {
             heaps: Some(heaps),
+            membranes,
             buffers,
+            recorder,
         })
     }
 
@@ -215,9 +245,13 @@ impl Pools {
             keep: false,
             ..BufferPoolOptions::default()
         };
+        let recorder = Recorder::default();
+        let source = Arc::new(FreshSource::new(account));
         Pools {
             heaps: None,
-            buffers: BufferPool::new(Arc::new(FreshSource::new(account)), options),
+            membranes: None,
+            buffers: BufferPool::recorded(source, options, recorder.clone()),
+            recorder,
         }
     }
 
@@ -236,11 +270,22 @@ impl Pools {
         self.heaps.as_ref()
     }
 
+    /// The membranes, where there are any.
+    pub fn membranes(&self) -> Option<&Membranes> {
+        self.membranes.as_ref()
+    }
+
+    /// What records the buffers that are taken and given back, once it is started.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// The figures.
     pub fn report(&self) -> PoolsReport {
         let heaps = self.heaps.iter().map(HeapPool::report);
         PoolsReport {
             pools: heaps.chain([self.buffers.report()]).collect(),
+            membranes: self.membranes.as_ref().map(Membranes::report),
         }
     }
 
@@ -253,9 +298,19 @@ impl Pools {
     /// Does what is due at `now`: to be called about once a second.
     pub fn look_after(&self, now: Instant) -> Upkeep {
         let heaps = self.heaps.as_ref();
+        let clean_up = self.buffers.clean_up_if_due(now);
+        let compaction = heaps.and_then(|heaps| heaps.compact_if_due(now));
+        let sparse = heaps.map(|heaps| heaps.options().compaction.threshold);
+        let consolidation = match (&self.membranes, sparse) {
+            (Some(membranes), Some(sparse)) if compaction.is_some() => {
+                Some(membranes.consolidate(sparse, Bytes::MAX))
+            }
+            _ => None,
+        };
         Upkeep {
-            clean_up: self.buffers.clean_up_if_due(now),
-            compaction: heaps.and_then(|heaps| heaps.compact_if_due(now)),
+            clean_up,
+            compaction,
+            consolidation,
             warning: heaps.and_then(|heaps| heaps.warning(now)),
         }
     }

@@ -12,6 +12,7 @@ use crate::account::{Account, Lifetime};
 use crate::bytes::Bytes;
 use crate::heap::HeapError;
 use crate::mapping::Mapping;
+use crate::membrane::MembranePlanError;
 use crate::refusal::Refusal;
 use crate::region::{HugePages, RegionError, charge_of};
 use crate::span::{HeapMemory, Span};
@@ -48,6 +49,9 @@ pub enum PoolError {
     /// The kernel refused.
     #[error(transparent)]
     Region(RegionError),
+    /// There can be no such membranes.
+    #[error(transparent)]
+    Membranes(MembranePlanError),
     /// Heaps that cannot be kept books of.
     #[error("a heap of {len} (pool.heap_size): {source}")]
     Heap {
@@ -101,6 +105,12 @@ pub enum PoolError {
         /// What it may be.
         must: String,
     },
+}
+
+impl From<MembranePlanError> for PoolError {
+    fn from(error: MembranePlanError) -> PoolError {
+        PoolError::Membranes(error)
+    }
 }
 
 impl From<Refusal> for PoolError {

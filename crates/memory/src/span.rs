@@ -60,6 +60,7 @@ enum Home {
 
 struct Carved {
     heap: Arc<SpanHeap>,
+    _count: Option<LiveCount>,
     /// `None` once it has gone back.
     block: Option<Block>,
 }
@@ -137,6 +138,14 @@ impl Span {
     /// Leaves it with the first `len` bytes, if it has more. What is cut off is kept until it goes back.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Counts a span of a heap, rounded as the heap rounds it, while it lives.
+    pub(crate) fn count_by(&mut self, counts: &Arc<LiveCounts>) {
+        if let Home::Heap(carved) = &mut self.home {
+            let len = self.len.max(1).next_multiple_of(SPAN_ALIGN) as u64;
+            carved._count = Some(LiveCount::new(counts, len));
+        }
     }
 
     /// Whether it was cut out of that heap.
@@ -311,6 +320,7 @@ impl SpanHeap {
             len,
             home: Home::Heap(Carved {
                 heap: Arc::clone(self),
+                _count: None,
                 block: Some(block),
             }),
         })

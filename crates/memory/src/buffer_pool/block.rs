@@ -259,6 +259,7 @@ mod tests {
     use crate::buffer_pool::class::Dtype;
     use crate::ledger::Ledger;
     use crate::source::{FreshSource, SpanSource};
+    use crate::trace::Recorder;
 
     #[test]
     #[should_panic(expected = "byte 7 of a free block was written to")]
@@ -266,7 +267,7 @@ mod tests {
         let ledger = Ledger::new(Bytes(1000));
         let source = Arc::new(FreshSource::new(&ledger.root()));
         let span = source.take_span(64, Lifetime::Episodic).unwrap();
-        let home = Arc::new(Shared::new(source, true, true, 1.0));
+        let home = Arc::new(Shared::new(source, true, true, 1.0, Recorder::default()));
         let mut block = Block::new(span, &home, Key::of(64, Dtype::U8), true);
         block.poison();
         block.check_poison();

@@ -23,6 +23,7 @@ use crate::bytes::Bytes;
 use crate::cell::{Latch, LatchGuard};
 use crate::node::lock;
 use crate::source::{Device, PoolError, SpanSource};
+use crate::trace::Recorder;
 
 /// Magazines of a pool: more than the threads that use one. With yet more threads some share one.
 const MAGAZINES: usize = 32;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     /// `None` once the pool is closed.
     source: Mutex<Option<Arc<dyn SpanSource>>>,
     next_ordinal: AtomicU32,
+    recorder: Recorder,
 }
 
 /// One thread's, on cache lines of its own (two, since processors fetch them in pairs).
@@ -164,6 +166,7 @@ impl Shared {
         keeps: bool,
         tracks: bool,
         cleanup_utilisation: f64,
+        recorder: Recorder,
     ) -> Shared {
         let magazine = || {
             Magazine(Latch::new(Drawer {
@@ -189,6 +192,7 @@ impl Shared {
             registry: Mutex::new(Registry::new()),
             source: Mutex::new(Some(source)),
             next_ordinal: AtomicU32::new(0),
+            recorder,
         }
     }
 
@@ -210,6 +214,19 @@ impl Shared {
 
     #[inline]
     pub(crate) fn acquire(
+        self: &Arc<Self>,
+        len: usize,
+        dtype: Dtype,
+        lifetime: Lifetime,
+        place: &'static Location<'static>,
+    ) -> Result<Buffer, PoolError> {
+        let buffer = self.find(len, dtype, lifetime, place)?;
+        self.recorder.take(buffer.address(), len, lifetime, place);
+        Ok(buffer)
+    }
+
+    #[inline]
+    fn find(
         self: &Arc<Self>,
         len: usize,
         dtype: Dtype,
@@ -318,6 +335,8 @@ impl Shared {
     /// Takes a block back, from any thread.
     #[inline]
     pub(crate) fn release(mut block: Block) {
+        // Before anybody else can take it: of one address, gives and takes alternate.
+        block.home.recorder.give(block.span.as_ptr() as usize);
         if block.key().is_none() {
             return;
         }
