@@ -13,6 +13,8 @@
 //! them. No address space is reserved beyond what is charged.
 
 pub mod choose;
+mod options;
+mod report;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -29,115 +31,13 @@ use crate::source::{Device, HeapSource, HostSource, PoolError, SpanSource};
 use crate::span::{HeapMemory, LiveCount, LiveCounts, SPAN_ALIGN, Span, SpanHeap};
 
 pub use choose::{Fill, HEAPS_MAX, Strategy};
+pub use options::{CompactionOptions, HeapPoolOptions};
+pub use report::{Compaction, HeapsExhausted, PoolReport};
 
 /// Least time between two warnings that heaps were full.
 const WARNING_REST: Duration = Duration::from_secs(60);
 /// Blocks that are taken before growing is tried again after it was refused.
 const GROWTH_REST: u32 = 256;
-
-/// How sparse heaps are emptied: `pool.compaction.*`.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct CompactionOptions {
-    /// Whether they are.
-    pub enabled: bool,
-    /// A heap that is filled by a smaller share is sparse.
-    pub threshold: f64,
-    /// Least time between two compactions.
-    pub interval: Duration,
-}
-
-impl Default for CompactionOptions {
-    fn default() -> CompactionOptions {
-        CompactionOptions {
-            enabled: true,
-            threshold: 0.25,
-            interval: Duration::from_secs(60),
-        }
-    }
-}
-
-/// What a heap pool is made from: settings by the names of `pool.*`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeapPoolOptions {
-    /// Heaps at the start, which stay.
-    pub heaps: usize,
-    /// Bytes of a heap; taken in whole pages.
-    pub heap_size: Bytes,
-    /// The most heaps there may become, at most [`HEAPS_MAX`].
-    pub max_heaps: usize,
-    /// The share in use at which another heap is opened.
-    pub growth_trigger: f64,
-    /// By what a heap is chosen.
-    pub strategy: Strategy,
-    /// Spans that are cut and backed with memory at the start, and kept until somebody wants their size.
-    pub warmup_sizes: Vec<Bytes>,
-    /// Whether blocks are counted.
-    pub track_statistics: bool,
-    /// Whether it is said when heaps are full.
-    pub log_exhaustion: bool,
-    /// How sparse heaps are emptied.
-    pub compaction: CompactionOptions,
-}
-
-impl Default for HeapPoolOptions {
-    fn default() -> HeapPoolOptions {
-        HeapPoolOptions {
-            heaps: 1,
-            heap_size: Bytes::mib(4),
-            max_heaps: 8,
-            growth_trigger: 0.9,
-            strategy: Strategy::default(),
-            warmup_sizes: Vec::new(),
-            track_statistics: true,
-            log_exhaustion: true,
-            compaction: CompactionOptions::default(),
-        }
-    }
-}
-
-impl HeapPoolOptions {
-    /// Whether every setting is within its range.
-    ///
-    /// # Errors
-    /// Names the first that is not.
-    pub fn check(&self) -> Result<(), PoolError> {
-        let wrong = |key, value: String, must: String| PoolError::Setting { key, value, must };
-        let HeapPoolOptions {
-            heaps,
-            heap_size,
-            max_heaps,
-            growth_trigger,
-            ..
-        } = *self;
-        if !(1..=HEAPS_MAX).contains(&heaps) {
-            let must = format!("1 to {HEAPS_MAX}");
-            return Err(wrong("pool.heaps", heaps.to_string(), must));
-        }
-        if !(heaps..=HEAPS_MAX).contains(&max_heaps) {
-            let must = format!("pool.heaps ({heaps}) to {HEAPS_MAX}");
-            return Err(wrong("pool.max_heaps", max_heaps.to_string(), must));
-        }
-        if heap_size.0 < page_len() as u64 {
-            let must = format!("a page ({}) or more", Bytes::from(page_len()));
-            return Err(wrong("pool.heap_size", heap_size.to_string(), must));
-        }
-        for (key, share) in [
-            ("pool.growth_trigger", growth_trigger),
-            ("pool.compaction.threshold", self.compaction.threshold),
-        ] {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(wrong(key, share.to_string(), "0 to 1".into()));
-            }
-        }
-        if let Some(size) = self.warmup_sizes.iter().find(|size| **size > heap_size) {
-            return Err(PoolError::WarmUpTooLong {
-                size: *size,
-                heap: heap_size,
-            });
-        }
-        Ok(())
-    }
-}
 
 /// Heaps as one. Cheap to clone: all clones are the same pool, which ends with the last of them; its
 /// memory with the last span.
@@ -189,98 +89,6 @@ struct Exhaustion {
     blocks: u64,
     longest: u64,
     warned: Option<Instant>,
-}
-
-/// Heaps were full: said at most once a minute, by whoever asks [`HeapPool::warning`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the heaps were full for {blocks} blocks, the longest of {longest}, which were mapped one by one: \
-     {}",
-    self.remedy()
-)]
-pub struct HeapsExhausted {
-    /// Blocks since the last warning.
-    pub blocks: u64,
-    /// The longest of them.
-    pub longest: Bytes,
-    /// Heaps there are.
-    pub heaps: usize,
-    /// The most there may be.
-    pub max_heaps: usize,
-    /// Bytes of a heap.
-    pub heap_size: Bytes,
-}
-
-impl HeapsExhausted {
-    /// What to change.
-    pub fn remedy(&self) -> String {
-        if self.longest > self.heap_size {
-            return format!(
-                "raise pool.heap_size from {} to at least {}",
-                self.heap_size, self.longest
-            );
-        }
-        if self.heaps >= self.max_heaps {
-            return format!("raise pool.max_heaps above {}", self.max_heaps);
-        }
-        "the budget had no room for another heap: raise --memory, or lower what else is planned"
-            .to_owned()
-    }
-}
-
-/// What a compaction did.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compaction {
-    /// Spans that were moved.
-    pub moved: u64,
-    /// Their bytes.
-    pub moved_bytes: Bytes,
-    /// Heaps that were given up.
-    pub heaps_closed: usize,
-    /// Bytes that went back to the operating system.
-    pub returned: Bytes,
-}
-
-/// A pool's figures, by the names of `GET /memory`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PoolReport {
-    /// Which pool: `heaps`, `buffers`.
-    pub name: &'static str,
-    /// Whose memory.
-    pub device: Device,
-    /// Bytes it has.
-    pub capacity_bytes: u64,
-    /// Bytes of them in use.
-    pub used_bytes: u64,
-    /// The share of blocks that needed nothing new: of heaps, blocks that were not mapped one by one; of
-    /// buffers, those that were reused. `None` before the first.
-    pub hit_ratio: Option<f64>,
-    /// In use of what it has.
-    pub utilisation_ratio: f64,
-    /// Heaps there are.
-    pub heaps_total: usize,
-    /// Heaps of which something is in use.
-    pub heaps_active: usize,
-    /// Blocks handed out since the last reset.
-    pub allocations_total: u64,
-    /// Blocks that were mapped one by one since the last reset.
-    pub fallback_total: u64,
-    /// Blocks handed out since the start.
-    pub acquired_total: u64,
-    /// Blocks taken back since the start.
-    pub released_total: u64,
-    /// Blocks handed out now.
-    pub active: u64,
-    /// The largest block asked for, in bytes.
-    pub largest_bytes: u64,
-    /// The average block asked for, in bytes.
-    pub average_bytes: u64,
-    /// The longest free block.
-    pub largest_free_bytes: u64,
-    /// What of the free bytes is not in the longest free block of its heap.
-    pub fragmentation_ratio: f64,
-    /// Blocks that were never given back, as far as it can tell.
-    pub leaked: u64,
 }
 
 impl HeapPool {

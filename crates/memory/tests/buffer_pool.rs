@@ -13,7 +13,7 @@ fn pool(account: &Account) -> (HeapPool, BufferPool) {
         heap_size: Bytes::mib(1),
         ..HeapPoolOptions::default()
     };
-    let heaps = HeapPool::start(options, account).unwrap();
+    let heaps = HeapPool::start(options, account).expect("a budget with room");
     let buffers = BufferPool::new(Arc::new(heaps.clone()), BufferPoolOptions::default());
     (heaps, buffers)
 }
@@ -283,7 +283,7 @@ fn on<T: Send>(thread: usize, work: impl FnOnce() -> T + Send) -> T {
     if thread == 0 {
         return work();
     }
-    std::thread::scope(|scope| scope.spawn(work).join()).unwrap()
+    std::thread::scope(|scope| scope.spawn(work).join()).expect("a thread that does not panic")
 }
 
 #[test]
