@@ -52,6 +52,8 @@ pub(crate) enum Verb {
     Rm(verbs::rm::Arguments),
     /// Print who holds which memory of a running server
     Memory(verbs::memory::Arguments),
+    /// Print the membranes of a running server's pools, level by level
+    Membranes(verbs::membranes::Arguments),
     /// Measure parts of Bursar on this machine
     Bench(verbs::bench::Arguments),
     /// Describe a model file

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Stop(arguments) => verbs::load::stop(&arguments, &shared),
         Verb::Rm(arguments) => verbs::rm::run(&arguments, &shared),
         Verb::Memory(arguments) => verbs::memory::run(&arguments, &shared),
+        Verb::Membranes(arguments) => verbs::membranes::run(&arguments, &shared),
         Verb::Bench(arguments) => verbs::bench::run(&arguments, &shared),
         Verb::Show(arguments) => verbs::show::run(&arguments, &shared),
         Verb::Synth(arguments) => verbs::synth::run(&arguments, &shared),

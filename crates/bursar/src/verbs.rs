@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod list;
 pub(crate) mod load;
+pub(crate) mod membranes;
 pub(crate) mod memory;
 pub(crate) mod plan;
 pub(crate) mod ps;

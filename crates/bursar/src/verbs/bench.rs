@@ -4,6 +4,7 @@ mod clock;
 mod embed;
 mod kv;
 mod memory;
+mod pool;
 mod profile;
 mod sheet;
 
@@ -29,6 +30,8 @@ enum What {
     Kv(kv::Arguments),
     /// What requests hold that begin alike, by a real engine
     Memory(memory::Arguments),
+    /// What pools hold: recorded loads replayed against pools set up in different ways
+    Pool(pool::Arguments),
     /// Where the time goes, span by span, and what the spans cost
     Profile(profile::Arguments),
 }
@@ -39,6 +42,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         What::Embed(arguments) => embed::run(arguments, shared),
         What::Kv(arguments) => kv::run(arguments),
         What::Memory(arguments) => memory::run(arguments, shared),
+        What::Pool(arguments) => pool::run(arguments),
         What::Profile(arguments) => profile::run(arguments, shared),
     }
 }

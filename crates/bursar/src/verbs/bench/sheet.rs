@@ -88,17 +88,22 @@ impl Sheet {
         match file {
             Some(path) if path == Path::new("-") => out.json(&self.as_json())?,
             Some(path) => {
-                let mut text = serde_json::to_string_pretty(&self.as_json())
-                    .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
-                text.push('\n');
-                std::fs::File::create(path)
-                    .and_then(|mut file| file.write_all(text.as_bytes()))
-                    .map_err(|error| Failure::io("write", path, &error))?;
+                self.write(path)?;
                 self.print(&mut out)?;
             }
             None => self.print(&mut out)?,
         }
         out.flush()
+    }
+
+    /// Writes it as JSON.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(&self.as_json())
+            .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
+        text.push('\n');
+        std::fs::File::create(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| Failure::io("write", path, &error))
     }
 
     fn print(&self, out: &mut Out) -> Result<(), Failure> {
