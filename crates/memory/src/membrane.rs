@@ -320,9 +320,11 @@ impl SpanSource for Membranes {
         self.0.heaps.utilisation_ratio()
     }
 
+    /// Memory is short: what is sparse is emptied too.
     fn trim_spans(&self) -> Bytes {
-        self.trim();
-        self.0.heaps.trim()
+        let sparse = self.0.heaps.options().compaction.threshold;
+        let returned = Bytes(self.consolidate(sparse, Bytes::MAX).returned_bytes);
+        returned.saturating_add(self.0.heaps.trim())
     }
 }
 

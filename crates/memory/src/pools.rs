@@ -12,13 +12,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::account::Account;
+use crate::account::{Account, Lifetime};
 use crate::buffer_pool::{BufferPool, BufferPoolOptions, CleanUp, Leak};
 use crate::bytes::Bytes;
 use crate::heap_pool::{
     Compaction, CompactionOptions, HeapPool, HeapPoolOptions, HeapsExhausted, PoolReport, Strategy,
 };
 use crate::membrane::{Consolidation, MembraneOptions, Membranes, MembranesReport, Weights};
+use crate::movable::MovableSpan;
 use crate::source::{FreshSource, PoolError, SpanSource};
 use crate::trace::Recorder;
 
@@ -273,6 +274,20 @@ impl Pools {
     /// The membranes, where there are any.
     pub fn membranes(&self) -> Option<&Membranes> {
         self.membranes.as_ref()
+    }
+
+    /// Takes `len` bytes that may be moved while nobody looks at them: out of sparse membranes, or out of
+    /// sparse heaps where there are no membranes or they have no room.
+    ///
+    /// # Errors
+    /// Where there is no room and the budget refuses more; [`PoolError::Closed`] where pools are off.
+    pub fn take_movable(&self, len: usize, lifetime: Lifetime) -> Result<MovableSpan, PoolError> {
+        let membranes = self.membranes.as_ref();
+        if let Some(movable) = membranes.and_then(|all| all.take_movable(len, lifetime)) {
+            return Ok(movable);
+        }
+        let heaps = self.heaps.as_ref().ok_or(PoolError::Closed)?;
+        heaps.take_movable(len)
     }
 
     /// What records the buffers that are taken and given back, once it is started.

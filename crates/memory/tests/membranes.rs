@@ -13,6 +13,7 @@
 use bursar_memory::heap_pool::{CompactionOptions, HeapPool, HeapPoolOptions};
 use bursar_memory::membrane::{MembraneOptions, Membranes, Weights};
 use bursar_memory::movable::MovableSpan;
+use bursar_memory::pools::{Pools, PoolsOptions};
 use bursar_memory::span::Span;
 use bursar_memory::{Bytes, Ledger, Lifetime};
 use proptest::prelude::*;
@@ -169,6 +170,44 @@ fn a_pool_without_room_is_a_failed_take() {
     assert_eq!(membranes.report().failed_total, 1);
     drop(spans);
     assert!(membranes.take(100 << 10, Lifetime::Episodic).is_some());
+}
+
+/// A3: what the pools of a server hand out lies in membranes, and goes back when memory is short.
+#[test]
+fn buffers_are_drawn_from_membranes() {
+    let ledger = Ledger::new(Bytes::mib(64));
+    let pools = Pools::start(&PoolsOptions::default(), &ledger.root()).unwrap();
+    let buffer = pools.buffers().acquire(1000, Lifetime::Semantic).unwrap();
+    let mut movable = pools.take_movable(2000, Lifetime::Episodic).unwrap();
+    movable.pin().fill(3);
+    let report = pools.report().membranes.unwrap();
+    let used = [0, 1, 2, 3].map(|lifetime| {
+        let levels = report.levels.iter();
+        levels
+            .map(|level| level.used_by_lifetime[lifetime])
+            .sum::<u64>()
+    });
+    assert_eq!(used, [0, 2048, 1024, 0]);
+    assert_eq!((report.exact_total, report.spilled_total), (2, 0));
+    // Too long for any membrane of 2 MiB in levels: it comes from the heaps.
+    let long = pools
+        .buffers()
+        .acquire(1 << 20, Lifetime::Episodic)
+        .unwrap();
+    assert_eq!(pools.report().membranes.unwrap().oversize_total, 1);
+    drop((buffer, long));
+    // The buffer's membrane goes; the movable block is alone in its own and stays where it is.
+    pools.trim();
+    let report = pools.report().membranes.unwrap();
+    assert_eq!(
+        (report.used_bytes, report.consolidated.membranes),
+        (2048, 1)
+    );
+    assert!(movable.pin().iter().all(|byte| *byte == 3));
+    drop(movable);
+    pools.trim();
+    assert_eq!(pools.report().membranes.unwrap().taken_bytes, 0);
+    assert_eq!(pools.heaps().unwrap().report().used_bytes, 0);
 }
 
 // ---- against the oracle ----
