@@ -36,7 +36,11 @@ impl<T> Latch<T> {
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<LatchGuard<'_, T>> {
         // Pairs with the release in `drop`: what the last holder wrote is seen.
-        (!self.held.swap(true, Ordering::Acquire)).then_some(LatchGuard { latch: self })
+        if self.held.swap(true, Ordering::Acquire) {
+            // No guard may come into being here, not even for a moment: it would let go of the latch.
+            return None;
+        }
+        Some(LatchGuard { latch: self })
     }
 
     /// The value, as soon as no other thread has it: for who looks at all of them now and then.
@@ -110,6 +114,7 @@ mod tests {
         let latch = Latch::new(0_u64);
         let guard = latch.try_lock().unwrap();
         assert!(latch.try_lock().is_none());
+        assert!(latch.try_lock().is_none(), "a vain try lets nobody in");
         drop(guard);
         std::thread::scope(|scope| {
             for _ in 0..4 {
