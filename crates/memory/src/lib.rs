@@ -26,7 +26,7 @@
 //! | [`membrane`] | a hierarchy of heaps weighted by the numbers of rooted trees |
 //! | [`scratch`] | the scratch memory of a request, freed in one go |
 //! | [`trace`] | what was taken and given back: recorded, replayed, drawn |
-//! | `cell` | a latch and a place: what the quick way of the buffer pool is made of |
+//! | `cell` | seats and a place: what the quick way of the buffer pool is made of |
 //! | [`counting`] | the process allocator, and what work leaves allocated |
 //! | [`program`] | the program's own pages, made resident as they are counted |
 

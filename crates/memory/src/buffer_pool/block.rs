@@ -52,18 +52,23 @@ const fn lifetime_bits(lifetime: Lifetime) -> u32 {
 }
 
 impl Block {
-    pub(crate) fn new(span: Span, home: &Arc<Shared>, key: Option<Key>, listed: bool) -> Block {
+    pub(crate) fn new(
+        span: Span,
+        home: &Arc<Shared>,
+        key: Option<Key>,
+        listed: bool,
+    ) -> Box<Block> {
         let listed = listed.then(|| {
             let mark = Arc::new(Mark::default());
             let slot = lock(&home.registry).add(&mark, key, span.len());
             Listed { mark, slot }
         });
-        Block {
+        Box::new(Block {
             span,
             home: Arc::clone(home),
             key,
             listed,
-        }
+        })
     }
 
     pub(crate) fn key(&self) -> Option<Key> {

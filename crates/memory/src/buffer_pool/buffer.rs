@@ -18,7 +18,7 @@ use crate::source::PoolError;
 /// A new one holds whatever its memory held before: write before you read, or ask for zeros.
 pub struct Buffer {
     /// `None` only while it is dropped.
-    block: Option<Block>,
+    block: Option<Box<Block>>,
     /// At most the block's.
     len: usize,
     lifetime: Lifetime,
@@ -26,7 +26,7 @@ pub struct Buffer {
 
 impl Buffer {
     #[inline]
-    pub(crate) fn new(block: Block, len: usize, lifetime: Lifetime) -> Buffer {
+    pub(crate) fn new(block: Box<Block>, len: usize, lifetime: Lifetime) -> Buffer {
         Buffer {
             block: Some(block),
             len,

@@ -37,7 +37,9 @@ const DEPTHS: [u8; CLASSES] = {
 
 #[derive(Debug, Default)]
 struct Stack {
-    blocks: Vec<Block>,
+    /// Boxed, so that a block that changes hands moves by its address.
+    #[allow(clippy::vec_box, reason = "see above")]
+    blocks: Vec<Box<Block>>,
     /// The fewest there were since the last clean-up.
     low: usize,
 }
@@ -49,14 +51,13 @@ pub(crate) struct Stacks {
     stacks: Vec<Stack>,
     /// Bit c of a dtype: that class has a block.
     filled: [u128; DTYPES],
-    bytes: usize,
 }
 
 impl Stacks {
     /// Takes a block that serves an ask of `len` bytes: of its own class, or of the next that is less
     /// than twice as long.
     #[inline]
-    pub(crate) fn take(&mut self, key: Key, len: usize) -> Option<Block> {
+    pub(crate) fn take(&mut self, key: Key, len: usize) -> Option<Box<Block>> {
         let at_least = self.filled[key.dtype as usize] >> key.class;
         if at_least == 0 {
             return None;
@@ -72,7 +73,7 @@ impl Stacks {
     }
 
     #[inline]
-    fn pop(&mut self, key: Key) -> Option<Block> {
+    fn pop(&mut self, key: Key) -> Option<Box<Block>> {
         let stack = &mut self.stacks[key.index()];
         let block = stack.blocks.pop()?;
         let left = stack.blocks.len();
@@ -80,19 +81,17 @@ impl Stacks {
         if left == 0 {
             self.filled[key.dtype as usize] &= !(1 << key.class);
         }
-        self.bytes -= key.bytes();
         Some(block)
     }
 
     /// Puts a block that has a key on top.
     #[inline]
-    pub(crate) fn put(&mut self, block: Block) {
+    pub(crate) fn put(&mut self, block: Box<Block>) {
         if self.stacks.is_empty() {
             self.stacks.resize_with(CLASSES * DTYPES, Stack::default);
         }
         let Some(key) = block.key() else { return };
         self.filled[key.dtype as usize] |= 1 << key.class;
-        self.bytes += key.bytes();
         self.stacks[key.index()].blocks.push(block);
     }
 
@@ -112,12 +111,12 @@ impl Stacks {
     /// The numbers of all blocks there are.
     pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         let blocks = self.stacks.iter().flat_map(|stack| &stack.blocks);
-        blocks.filter_map(Block::slot)
+        blocks.filter_map(|block| block.slot())
     }
 
     /// All bytes there are.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        Key::all().map(|key| self.count(key) * key.bytes()).sum()
     }
 
     /// Moves `count` blocks of one key to `to`, from the top.
@@ -140,12 +139,11 @@ impl Stacks {
         &mut self,
         key: Key,
         count: usize,
-    ) -> impl Iterator<Item = Block> + '_ {
+    ) -> impl Iterator<Item = Box<Block>> + '_ {
         let count = count.min(self.count(key));
         if count > 0 && count == self.count(key) {
             self.filled[key.dtype as usize] &= !(1 << key.class);
         }
-        self.bytes -= count * key.bytes();
         let stack = self.stacks.get_mut(key.index());
         stack.into_iter().flat_map(move |stack| {
             stack.low = stack.low.min(stack.blocks.len() - count);
@@ -166,9 +164,9 @@ impl Stacks {
     }
 
     /// Takes out everything.
-    pub(crate) fn drain_all(&mut self) -> Vec<Block> {
+    #[allow(clippy::vec_box, reason = "as they lie in the stacks")]
+    pub(crate) fn drain_all(&mut self) -> Vec<Box<Block>> {
         self.filled = [0; DTYPES];
-        self.bytes = 0;
         let stacks = self.stacks.iter_mut();
         stacks
             .flat_map(|stack| {

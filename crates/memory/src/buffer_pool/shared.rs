@@ -5,13 +5,13 @@
 //! release: magazine of this thread, whose older half goes to the shelves when it is full
 //! ```
 //!
-//! The quick ways take one latch each, and nothing else that other threads write. A thread that finds
-//! its latch taken (somebody is cleaning up, or more threads than magazines) goes to the shelves.
-//! Order of locks: latch, shelves, then registry or heap; nobody waits for a latch with the shelves held.
+//! The quick ways enter the thread's own magazine, and touch nothing else that other threads write. A
+//! thread that cannot (somebody looks at all magazines, or there are more threads than magazines) goes to
+//! the shelves. Order of locks: magazine, shelves, then registry or heap; nobody waits for a magazine with
+//! the shelves held.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::account::Lifetime;
@@ -20,7 +20,7 @@ use crate::buffer_pool::buffer::Buffer;
 use crate::buffer_pool::class::{CLASSES, DTYPES, Dtype, Key};
 use crate::buffer_pool::magazine::{Stacks, capacity_next, depth_of};
 use crate::bytes::Bytes;
-use crate::cell::{Latch, LatchGuard};
+use crate::cell::{Inside, Seat, Seats};
 use crate::node::lock;
 use crate::source::{Device, PoolError, SpanSource};
 use crate::trace::Recorder;
@@ -39,20 +39,15 @@ pub(crate) struct Shared {
     tracks: bool,
     /// Utilisation of the source from which on the shelves are emptied before more is drawn.
     cleanup_utilisation: f64,
-    magazines: Box<[Magazine]>,
+    magazines: Arc<Seats<Drawer>>,
     shelves: Mutex<Shelves>,
     pub(crate) registry: Mutex<Registry>,
     /// `None` once the pool is closed.
     source: Mutex<Option<Arc<dyn SpanSource>>>,
-    next_ordinal: AtomicU32,
     recorder: Recorder,
 }
 
-/// One thread's, on cache lines of its own (two, since processors fetch them in pairs).
-#[derive(Debug)]
-#[repr(align(128))]
-struct Magazine(Latch<Drawer>);
-
+/// What lies in a magazine.
 #[derive(Debug)]
 struct Drawer {
     open: bool,
@@ -99,49 +94,44 @@ impl Counts {
     }
 }
 
-/// A thread's place at the pools: which magazine is its own, and the pool that it last gave a block
-/// back to. Keeping that one alive spares counting its owners up and down with every block; a closed
-/// pool holds nothing any more.
-struct Seat {
-    ordinal: Cell<Option<u32>>,
-    home: RefCell<Option<Arc<Shared>>>,
+/// A thread at the pool that it used last. Keeping that one alive spares counting its owners up and down
+/// with every block; a closed pool holds nothing any more.
+struct Desk {
+    home: Arc<Shared>,
+    /// `None` where all magazines have owners.
+    seat: Option<Seat<Drawer>>,
 }
 
 thread_local! {
-    static SEAT: Seat = const {
-        Seat {
-            ordinal: Cell::new(None),
-            home: RefCell::new(None),
-        }
-    };
+    static DESK: RefCell<Option<Desk>> = const { RefCell::new(None) };
 }
 
-impl Seat {
-    /// Numbered by the first pool that the thread comes to.
+impl Desk {
+    /// The thread's magazine at `home`. `None` where it has none, or somebody looks at all of them.
     #[inline]
-    fn ordinal(&self, shared: &Shared) -> usize {
-        let ordinal = self.ordinal.get().unwrap_or_else(|| {
-            let ordinal = shared.next_ordinal.fetch_add(1, Ordering::Relaxed);
-            self.ordinal.set(Some(ordinal));
-            ordinal
-        });
-        ordinal as usize
+    fn enter<'a>(
+        desk: &'a mut Option<Desk>,
+        home: &Arc<Shared>,
+    ) -> Option<(&'a Shared, Inside<'a, Drawer>)> {
+        if !desk
+            .as_ref()
+            .is_some_and(|desk| Arc::ptr_eq(&desk.home, home))
+        {
+            Desk::change(desk, home);
+        }
+        let Desk { home, seat } = desk.as_mut()?;
+        Some((home, seat.as_mut()?.enter()?))
     }
 
-    #[inline]
-    fn release(&self, block: Block) {
-        let Ok(mut home) = self.home.try_borrow_mut() else {
-            return;
-        };
-        if !home
-            .as_ref()
-            .is_some_and(|home| Arc::ptr_eq(home, &block.home))
-        {
-            *home = Some(Arc::clone(&block.home));
-        }
-        if let Some(shared) = home.as_ref() {
-            shared.put(self.ordinal(shared), block);
-        }
+    #[cold]
+    #[inline(never)]
+    fn change(desk: &mut Option<Desk>, home: &Arc<Shared>) {
+        // The seat at the old pool is free first: it may be the same pool's, after all were taken.
+        *desk = None;
+        *desk = Some(Desk {
+            home: Arc::clone(home),
+            seat: home.magazines.claim(),
+        });
     }
 }
 
@@ -168,20 +158,18 @@ impl Shared {
         cleanup_utilisation: f64,
         recorder: Recorder,
     ) -> Shared {
-        let magazine = || {
-            Magazine(Latch::new(Drawer {
-                open: true,
-                interval: 0,
-                counts: Counts::default(),
-                stacks: Stacks::default(),
-            }))
+        let drawer = || Drawer {
+            open: true,
+            interval: 0,
+            counts: Counts::default(),
+            stacks: Stacks::default(),
         };
         Shared {
             device: source.device(),
             keeps,
             tracks,
             cleanup_utilisation,
-            magazines: (0..MAGAZINES).map(|_| magazine()).collect(),
+            magazines: Seats::new(MAGAZINES, drawer),
             shelves: Mutex::new(Shelves {
                 open: true,
                 interval: 0,
@@ -191,7 +179,6 @@ impl Shared {
             }),
             registry: Mutex::new(Registry::new()),
             source: Mutex::new(Some(source)),
-            next_ordinal: AtomicU32::new(0),
             recorder,
         }
     }
@@ -200,16 +187,19 @@ impl Shared {
         self.device
     }
 
+    /// Runs `work` in this thread's magazine. `None` where it cannot be entered, or `work` says so.
     #[inline]
-    fn drawer(&self, ordinal: usize) -> Option<LatchGuard<'_, Drawer>> {
-        self.magazines[ordinal % MAGAZINES].0.try_lock()
-    }
-
-    #[inline]
-    fn own_drawer(&self) -> Option<LatchGuard<'_, Drawer>> {
-        // A thread that is ending has no seat any more: it goes to the shelves.
-        let ordinal = SEAT.try_with(|seat| seat.ordinal(self)).ok()?;
-        self.drawer(ordinal)
+    fn in_magazine<T>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Shared, &mut Drawer) -> Option<T>,
+    ) -> Option<T> {
+        // A thread that is ending has no desk any more.
+        let done = DESK.try_with(|desk| {
+            let mut desk = desk.try_borrow_mut().ok()?;
+            let (shared, mut drawer) = Desk::enter(&mut desk, self)?;
+            work(shared, &mut drawer)
+        });
+        done.ok().flatten()
     }
 
     #[inline]
@@ -235,14 +225,15 @@ impl Shared {
     ) -> Result<Buffer, PoolError> {
         let key = Key::of(len, dtype).filter(|_| self.keeps);
         if let Some(key) = key
-            && let Some(mut drawer) = self.own_drawer()
-            && let Some(block) = drawer.stacks.take(key, len)
+            && let Some(block) = self.in_magazine(|shared, drawer| {
+                let block = drawer.stacks.take(key, len)?;
+                if shared.tracks {
+                    drawer.counts.add(len, true);
+                }
+                block.note(place, drawer.interval, lifetime);
+                Some(block)
+            })
         {
-            if self.tracks {
-                drawer.counts.add(len, true);
-            }
-            block.note(place, drawer.interval, lifetime);
-            drop(drawer);
             block.check_poison();
             return Ok(Buffer::new(block, len, lifetime));
         }
@@ -273,32 +264,38 @@ impl Shared {
     }
 
     /// Counts one acquired; which interval it is.
-    fn count(&self, len: usize, reused: bool) -> u32 {
-        if let Some(mut drawer) = self.own_drawer() {
-            if self.tracks {
+    fn count(self: &Arc<Self>, len: usize, reused: bool) -> u32 {
+        let counted = self.in_magazine(|shared, drawer| {
+            if shared.tracks {
                 drawer.counts.add(len, reused);
             }
-            return drawer.interval;
-        }
-        let mut shelves = lock(&self.shelves);
-        if self.tracks {
-            shelves.counts.add(len, reused);
-        }
-        shelves.interval
+            Some(drawer.interval)
+        });
+        counted.unwrap_or_else(|| {
+            let mut shelves = lock(&self.shelves);
+            if self.tracks {
+                shelves.counts.add(len, reused);
+            }
+            shelves.interval
+        })
     }
 
     /// A block from the shelves, and up to half a magazine of the same key for the next asks.
-    fn take_from_shelves(&self, len: usize, key: Key) -> Option<Block> {
-        let mut drawer = self.own_drawer();
+    fn take_from_shelves(self: &Arc<Self>, len: usize, key: Key) -> Option<Box<Block>> {
+        let with_more = self.in_magazine(|shared, drawer| {
+            let mut shelves = lock(&shared.shelves);
+            let block = shelves.stacks.take(key, len)?;
+            if drawer.open {
+                let more = depth_of(key) / 2;
+                shelves.stacks.move_newest(key, more, &mut drawer.stacks);
+            }
+            Some(block)
+        });
+        if with_more.is_some() {
+            return with_more;
+        }
         let mut shelves = lock(&self.shelves);
         let own = shelves.stacks.take(key, len);
-        if own.is_some()
-            && let Some(drawer) = &mut drawer
-            && drawer.open
-        {
-            let more = depth_of(key) / 2;
-            shelves.stacks.move_newest(key, more, &mut drawer.stacks);
-        }
         // A block of another dtype is better than a new one.
         own.or_else(|| {
             Dtype::ALL
@@ -314,7 +311,7 @@ impl Shared {
         len: usize,
         key: Option<Key>,
         lifetime: Lifetime,
-    ) -> Result<Block, PoolError> {
+    ) -> Result<Box<Block>, PoolError> {
         let source = lock(&self.source).clone().ok_or(PoolError::Closed)?;
         let near_limit = source
             .utilisation_ratio()
@@ -334,54 +331,63 @@ impl Shared {
 
     /// Takes a block back, from any thread.
     #[inline]
-    pub(crate) fn release(mut block: Block) {
+    pub(crate) fn release(mut block: Box<Block>) {
         // Before anybody else can take it: of one address, gives and takes alternate.
         block.home.recorder.give(block.span.as_ptr() as usize);
         if block.key().is_none() {
             return;
         }
         block.poison();
-        // A thread that is ending has no seat any more: its blocks go back to the source.
-        let _ = SEAT.try_with(|seat| seat.release(block));
+        let mut block = Some(block);
+        // A thread that is ending has no desk any more: its blocks go to the shelves.
+        let _ = DESK.try_with(|desk| {
+            let Ok(mut desk) = desk.try_borrow_mut() else {
+                return;
+            };
+            let Some(home) = block.as_ref().map(|block| &block.home) else {
+                return;
+            };
+            if let Some((shared, mut drawer)) = Desk::enter(&mut desk, home)
+                && drawer.open
+                && let Some(block) = block.take()
+            {
+                shared.put(&mut drawer, block);
+            }
+        });
+        if let Some(block) = block {
+            Shared::put_on_shelf(block);
+        }
     }
 
     #[inline]
-    fn put(&self, ordinal: usize, block: Block) {
+    fn put(&self, drawer: &mut Drawer, block: Box<Block>) {
         let Some(key) = block.key() else { return };
-        let Some(mut drawer) = self.drawer(ordinal).filter(|drawer| drawer.open) else {
-            return self.put_on_shelf(block);
-        };
-        let depth = depth_of(key);
-        if drawer.stacks.count(key) < depth {
+        if drawer.stacks.count(key) < depth_of(key) {
             return drawer.stacks.put(block);
         }
-        self.put_into_full(drawer, key, depth, block);
+        self.put_into_full(drawer, key, block);
     }
 
     #[cold]
     #[inline(never)]
-    fn put_into_full(
-        &self,
-        mut drawer: LatchGuard<'_, Drawer>,
-        key: Key,
-        depth: usize,
-        block: Block,
-    ) {
-        if depth == 0 {
-            drop(drawer);
-            return self.put_on_shelf(block);
-        }
-        let half = depth.div_ceil(2);
+    fn put_into_full(&self, drawer: &mut Drawer, key: Key, block: Box<Block>) {
+        let half = depth_of(key).div_ceil(2);
         let mut shelves = lock(&self.shelves);
         drawer.stacks.move_oldest(key, half, &mut shelves.stacks);
+        if half == 0 {
+            // Too long for a magazine.
+            return shelves.stacks.put(block);
+        }
         drop(shelves);
         drawer.stacks.put(block);
     }
 
     #[cold]
     #[inline(never)]
-    fn put_on_shelf(&self, block: Block) {
-        let mut shelves = lock(&self.shelves);
+    fn put_on_shelf(block: Box<Block>) {
+        // Kept alive: in the shelves the block may be another thread's before the lock is free.
+        let home = Arc::clone(&block.home);
+        let mut shelves = lock(&home.shelves);
         if shelves.open {
             return shelves.stacks.put(block);
         }
@@ -398,11 +404,15 @@ impl Shared {
 
     /// Gives up all blocks that nobody uses; how many.
     pub(crate) fn empty_all(&self) -> usize {
-        let mut count = 0;
-        for magazine in &self.magazines {
-            let blocks = magazine.0.lock().stacks.drain_all();
-            count += blocks.len();
-        }
+        // Dropped when the magazines are free again.
+        let blocks: Vec<Box<Block>> = self.magazines.look(|drawers| {
+            let all = drawers
+                .iter_mut()
+                .flat_map(|drawer| drawer.stacks.drain_all());
+            all.collect()
+        });
+        let count = blocks.len();
+        drop(blocks);
         count + self.empty_shelves()
     }
 
@@ -410,20 +420,20 @@ impl Shared {
     /// the source keeps beyond need. Says how many blocks went, and their bytes.
     pub(crate) fn clean_up(&self) -> (u64, Bytes) {
         let mut idle = vec![0; CLASSES * DTYPES];
-        for magazine in &self.magazines {
-            let mut drawer = magazine.0.lock();
+        self.magazines.look(|drawers| {
             let mut shelves = lock(&self.shelves);
-            for key in Key::all() {
-                let unwanted = drawer.stacks.idle(key);
-                idle[key.index()] += unwanted;
-                // On the shelves others find them, and below they are judged with the rest.
-                drawer
-                    .stacks
-                    .move_oldest(key, unwanted, &mut shelves.stacks);
+            for drawer in drawers {
+                for key in Key::all() {
+                    let unwanted = drawer.stacks.idle(key);
+                    idle[key.index()] += unwanted;
+                    // On the shelves others find them, and below they are judged with the rest.
+                    let to = &mut shelves.stacks;
+                    drawer.stacks.move_oldest(key, unwanted, to);
+                }
+                drawer.stacks.begin_interval();
+                drawer.interval = drawer.interval.wrapping_add(1);
             }
-            drawer.stacks.begin_interval();
-            drawer.interval = drawer.interval.wrapping_add(1);
-        }
+        });
         let mut gone = Vec::new();
         {
             let shelves = &mut *lock(&self.shelves);
@@ -472,22 +482,25 @@ impl Shared {
 
     /// Runs `look` while no block moves.
     fn at_rest<T>(&self, look: impl FnOnce(&[&Stacks], Counts, u32, &Registry) -> T) -> T {
-        let drawers: Vec<_> = self.magazines.iter().map(|one| one.0.lock()).collect();
-        let shelves = lock(&self.shelves);
-        let mut counts = shelves.counts;
-        let mut stacks = vec![&shelves.stacks];
-        for drawer in &drawers {
-            counts.merge(&drawer.counts);
-            stacks.push(&drawer.stacks);
-        }
-        look(&stacks, counts, shelves.interval, &lock(&self.registry))
+        self.magazines.look(|drawers| {
+            let shelves = lock(&self.shelves);
+            let mut counts = shelves.counts;
+            let mut stacks = vec![&shelves.stacks];
+            for drawer in drawers.iter() {
+                counts.merge(&drawer.counts);
+                stacks.push(&drawer.stacks);
+            }
+            look(&stacks, counts, shelves.interval, &lock(&self.registry))
+        })
     }
 
     /// Starts the largest block again.
     pub(crate) fn reset_largest(&self) {
-        for magazine in &self.magazines {
-            magazine.0.lock().counts.largest = 0;
-        }
+        self.magazines.look(|drawers| {
+            for drawer in drawers {
+                drawer.counts.largest = 0;
+            }
+        });
         lock(&self.shelves).counts.largest = 0;
     }
 
@@ -499,9 +512,11 @@ impl Shared {
     /// Gives everything up that nobody uses, and lets go of the source. Buffers that are out go back to
     /// it when they are dropped.
     pub(crate) fn close(&self) {
-        for magazine in &self.magazines {
-            magazine.0.lock().open = false;
-        }
+        self.magazines.look(|drawers| {
+            for drawer in drawers {
+                drawer.open = false;
+            }
+        });
         lock(&self.shelves).open = false;
         self.empty_all();
         *lock(&self.source) = None;
