@@ -9,8 +9,8 @@
 //! | `buffer` | what users hold |
 //!
 //! The design is Bonwick's magazines ("Magazines and Vmem", USENIX 2001), with two departures: a
-//! magazine belongs to a thread by number and is reachable by others through its latch, so that nothing
-//! is lost in idle threads; and old blocks are found by how low a stack has been, not by the clock.
+//! magazine belongs to one thread but can be looked at by others (`cell.rs`), so that nothing is lost in
+//! idle threads; and old blocks are found by how low a stack has been, not by the clock.
 
 mod block;
 mod buffer;
@@ -64,6 +64,8 @@ impl Default for BufferPoolOptions {
 /// is closed with the last of them. Buffers may outlive it.
 #[derive(Clone)]
 pub struct BufferPool {
+    shared: Arc<Shared>,
+    /// What only the pool has, and not its buffers.
     handle: Arc<Handle>,
 }
 
@@ -108,15 +110,17 @@ impl BufferPool {
             cleanup_utilisation,
             ..
         } = options;
+        let shared = Arc::new(Shared::new(
+            source,
+            keep,
+            track_statistics,
+            cleanup_utilisation,
+            recorder,
+        ));
         BufferPool {
+            shared: Arc::clone(&shared),
             handle: Arc::new(Handle {
-                shared: Arc::new(Shared::new(
-                    source,
-                    keep,
-                    track_statistics,
-                    cleanup_utilisation,
-                    recorder,
-                )),
+                shared,
                 options,
                 baseline: Mutex::default(),
                 cleaned: Mutex::default(),
@@ -132,8 +136,7 @@ impl BufferPool {
     #[track_caller]
     #[inline]
     pub fn acquire(&self, len: usize, lifetime: Lifetime) -> Result<Buffer, PoolError> {
-        self.handle
-            .shared
+        self.shared
             .acquire(len, Dtype::U8, lifetime, Location::caller())
     }
 
@@ -170,12 +173,12 @@ impl BufferPool {
         lifetime: Lifetime,
     ) -> Result<TypedBuffer<T>, PoolError> {
         let place = Location::caller();
-        TypedBuffer::acquire(&self.handle.shared, shape.into(), lifetime, place)
+        TypedBuffer::acquire(&self.shared, shape.into(), lifetime, place)
     }
 
     /// Whose memory it is.
     pub fn device(&self) -> Device {
-        self.handle.shared.device()
+        self.shared.device()
     }
 
     /// What it was made from.
@@ -200,16 +203,15 @@ impl BufferPool {
     /// Gives up what was not wanted since the last time, as far as the pool is larger than what has been
     /// wanted at once lately.
     pub fn clean_up(&self) -> CleanUp {
-        let (blocks, bytes) = self.handle.shared.clean_up();
+        let (blocks, bytes) = self.shared.clean_up();
         CleanUp { blocks, bytes }
     }
 
     /// Gives up all buffers that nobody uses, and what the source keeps beyond need. Says how many bytes
     /// went back to the operating system.
     pub fn trim(&self) -> Bytes {
-        self.handle.shared.empty_all();
-        self.handle
-            .shared
+        self.shared.empty_all();
+        self.shared
             .source()
             .map_or(Bytes::ZERO, |source| source.trim_spans())
     }
@@ -217,18 +219,18 @@ impl BufferPool {
     /// Where the buffers that are out now were acquired, most bytes first. At a moment when none should
     /// be, these are the leaks. Always empty for a pool that keeps nothing.
     pub fn out(&self) -> Vec<Leak> {
-        self.handle.shared.out()
+        self.shared.out()
     }
 
     /// Starts the totals, the largest and the average again. What is out is not touched.
     pub fn reset_statistics(&self) {
-        *lock(&self.handle.baseline) = self.handle.shared.survey().counts;
-        self.handle.shared.reset_largest();
+        *lock(&self.handle.baseline) = self.shared.survey().counts;
+        self.shared.reset_largest();
     }
 
     /// The figures. Of the heaps behind, it has none: they have their own report.
     pub fn report(&self) -> PoolReport {
-        let survey = self.handle.shared.survey();
+        let survey = self.shared.survey();
         let baseline = *lock(&self.handle.baseline);
         let Counts {
             acquired,

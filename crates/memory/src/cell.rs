@@ -20,7 +20,7 @@
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex};
 
@@ -60,10 +60,14 @@ unsafe impl<T: Send> Sync for Slot<T> {}
 /// A seat that is this holder's alone.
 #[derive(Debug)]
 pub(crate) struct Seat<T> {
-    seats: Arc<Seats<T>>,
-    /// Within the slots.
-    at: usize,
+    /// One of `seats`, which keeps it where it is.
+    slot: NonNull<Slot<T>>,
+    fenced: bool,
+    _seats: Arc<Seats<T>>,
 }
+
+// SAFETY: a seat is its slot's only owner, wherever it goes, and the slot's value may go with it.
+unsafe impl<T: Send> Send for Seat<T> {}
 
 /// The owner at its value.
 #[derive(Debug)]
@@ -98,10 +102,11 @@ impl<T> Seats<T> {
                 .compare_exchange(false, true, acquire, relaxed)
                 .is_ok()
         };
-        let at = self.slots.iter().position(free)?;
+        let slot = self.slots.iter().find(|slot| free(slot))?;
         Some(Seat {
-            seats: Arc::clone(self),
-            at,
+            slot: NonNull::from(slot),
+            fenced: self.fenced,
+            _seats: Arc::clone(self),
         })
     }
 
@@ -154,12 +159,19 @@ impl<T> Seats<T> {
 }
 
 impl<T> Seat<T> {
+    #[inline]
+    fn slot(&self) -> &Slot<T> {
+        // SAFETY: a slot of `_seats`, which are kept alive and never move.
+        unsafe { self.slot.as_ref() }
+    }
+
     /// Goes to the value, unless somebody looks at all of them now.
     #[inline]
     pub(crate) fn enter(&mut self) -> Option<Inside<'_, T>> {
-        let slot = &self.seats.slots[self.at];
+        let fenced = self.fenced;
+        let slot = self.slot();
         slot.inside.store(true, Ordering::Relaxed);
-        if self.seats.fenced {
+        if fenced {
             fence(Ordering::SeqCst);
         } else {
             compiler_fence(Ordering::SeqCst);
@@ -174,9 +186,7 @@ impl<T> Seat<T> {
 
 impl<T> Drop for Seat<T> {
     fn drop(&mut self) {
-        self.seats.slots[self.at]
-            .taken
-            .store(false, Ordering::Release);
+        self.slot().taken.store(false, Ordering::Release);
     }
 }
 

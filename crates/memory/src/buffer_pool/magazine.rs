@@ -62,8 +62,9 @@ impl Stacks {
         if at_least == 0 {
             return None;
         }
-        let class = key.class as usize + at_least.trailing_zeros() as usize;
-        if !serves(class, len) {
+        let further = at_least.trailing_zeros() as usize;
+        let class = key.class as usize + further;
+        if further > 0 && !serves(class, len) {
             return None;
         }
         self.pop(Key {

@@ -210,22 +210,11 @@ impl Shared {
         lifetime: Lifetime,
         place: &'static Location<'static>,
     ) -> Result<Buffer, PoolError> {
-        let buffer = self.find(len, dtype, lifetime, place)?;
-        self.recorder.take(buffer.address(), len, lifetime, place);
-        Ok(buffer)
-    }
-
-    #[inline]
-    fn find(
-        self: &Arc<Self>,
-        len: usize,
-        dtype: Dtype,
-        lifetime: Lifetime,
-        place: &'static Location<'static>,
-    ) -> Result<Buffer, PoolError> {
         let key = Key::of(len, dtype).filter(|_| self.keeps);
-        if let Some(key) = key
-            && let Some(block) = self.in_magazine(|shared, drawer| {
+        // Only the block's address travels until the end: results and buffers in memory are what the
+        // quick way would spend most of its time on.
+        let quick = key.and_then(|key| {
+            self.in_magazine(|shared, drawer| {
                 let block = drawer.stacks.take(key, len)?;
                 if shared.tracks {
                     drawer.counts.add(len, true);
@@ -233,11 +222,17 @@ impl Shared {
                 block.note(place, drawer.interval, lifetime);
                 Some(block)
             })
-        {
-            block.check_poison();
-            return Ok(Buffer::new(block, len, lifetime));
-        }
-        self.acquire_slowly(len, key, lifetime, place)
+        });
+        let block = match quick {
+            Some(block) => {
+                block.check_poison();
+                block
+            }
+            None => self.acquire_slowly(len, key, lifetime, place)?,
+        };
+        let address = block.span.as_ptr() as usize;
+        self.recorder.take(address, len, lifetime, place);
+        Ok(Buffer::new(block, len, lifetime))
     }
 
     #[cold]
@@ -248,7 +243,7 @@ impl Shared {
         key: Option<Key>,
         lifetime: Lifetime,
         place: &'static Location<'static>,
-    ) -> Result<Buffer, PoolError> {
+    ) -> Result<Box<Block>, PoolError> {
         let found = key.and_then(|key| self.take_from_shelves(len, key));
         if let Some(block) = &found {
             block.check_poison();
@@ -260,7 +255,7 @@ impl Shared {
         };
         let interval = self.count(len, reused);
         block.note(place, interval, lifetime);
-        Ok(Buffer::new(block, len, lifetime))
+        Ok(block)
     }
 
     /// Counts one acquired; which interval it is.
