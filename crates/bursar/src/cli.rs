@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Membranes(verbs::membranes::Arguments),
     /// Measure parts of Bursar on this machine
     Bench(verbs::bench::Arguments),
+    /// Lay two sheets of a bench side by side, with ratios and a plot
+    Compare(verbs::compare::Arguments),
     /// Describe a model file
     Show(verbs::show::Arguments),
     /// Write a model file with random weights in a real architecture and size

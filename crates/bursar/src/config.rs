@@ -6,8 +6,8 @@
 //! - `flags`: the settings that a verb takes as flags.
 //! - `file`: `bursar.toml` and `bursar.yaml` as flat entries with their lines.
 //! - `resolve`: flag over environment over file over default.
-//! - `kv`, `embed`, `models`, `monitor`, `turns`: what the settings of the cache, of batches of texts,
-//!   of models, of the monitor and of turns come to.
+//! - `kv`, `embed`, `models`, `monitor`, `pools`, `turns`: what the settings of the cache, of batches of
+//!   texts, of models, of the monitor, of pools and of turns come to.
 //! - `weights`: what is asked of weights.
 //! - `suggest`: what a mistyped name may have meant.
 
@@ -17,6 +17,7 @@ pub(crate) mod flags;
 mod kv;
 mod models;
 mod monitor;
+mod pools;
 mod resolve;
 mod suggest;
 pub(crate) mod table;

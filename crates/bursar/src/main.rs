@@ -6,7 +6,8 @@
 //! - `verbs`: one file per verb.
 //! - `budget`, `bundled`, `model`, `sizing`, `prepare`: what several verbs do alike: find the budget,
 //!   find the model that is meant or make one up, size its cache, plan it.
-//! - `output`, `progress`, `failure`: results on stdout, progress and errors on stderr.
+//! - `output`, `picture`, `progress`, `failure`: results on stdout and as pictures, progress and errors on
+//!   stderr.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ mod config;
 mod failure;
 mod model;
 mod output;
+mod picture;
 mod prepare;
 mod progress;
 mod sizing;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Load(arguments) => verbs::load::run(&arguments, &shared),
         Verb::Stop(arguments) => verbs::load::stop(&arguments, &shared),
         Verb::Rm(arguments) => verbs::rm::run(&arguments, &shared),
+        Verb::Compare(arguments) => verbs::compare::run(&arguments),
         Verb::Memory(arguments) => verbs::memory::run(&arguments, &shared),
         Verb::Membranes(arguments) => verbs::membranes::run(&arguments, &shared),
         Verb::Bench(arguments) => verbs::bench::run(&arguments, &shared),

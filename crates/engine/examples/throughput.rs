@@ -67,7 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut figures = None;
     for _ in 0..2 {
         let mut no_text = |_: &str| std::ops::ControlFlow::Continue(());
-        let out = generator.generate(&prompt, &SamplingParams::default(), &stop, &mut no_text)?;
+        let out =
+            generator.generate(&prompt, &SamplingParams::default(), 0, &stop, &mut no_text)?;
         figures = Some(out);
     }
     let memory = bursar_profile::Probe::default()

@@ -150,11 +150,12 @@ impl Generator {
         self.vocab
     }
 
-    /// Continues `prompt`; `emit` gets text as it becomes certain.
+    /// Continues `prompt`, with random numbers made from `seed`; `emit` gets text as it becomes certain.
     pub fn generate(
         &mut self,
         prompt: &[u32],
         params: &SamplingParams,
+        seed: u64,
         stop: &StopRules,
         emit: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generated, EngineError> {
@@ -168,7 +169,7 @@ impl Generator {
         }
         let longest = (self.context - prompt.len()).min(stop.max_tokens.unwrap_or(usize::MAX));
         let mut table = BlockTable::new();
-        let result = self.run(prompt, params, stop, longest, &mut table, emit);
+        let result = self.run(prompt, params, seed, stop, longest, &mut table, emit);
         self.kv.free(&mut table);
         result
     }
@@ -177,6 +178,7 @@ impl Generator {
         &mut self,
         prompt: &[u32],
         params: &SamplingParams,
+        seed: u64,
         stop: &StopRules,
         longest: usize,
         table: &mut BlockTable,
@@ -214,7 +216,7 @@ impl Generator {
             prompt,
             Outputs::Last,
             &mut |_, logits| {
-                next = sampler.sample(logits, params, 0);
+                next = sampler.sample(logits, params, seed, 0);
             },
         )?;
         out.prefill_seconds = start.elapsed().as_secs_f64();
@@ -254,7 +256,7 @@ impl Generator {
                 &token,
                 Outputs::Last,
                 &mut |_, logits| {
-                    next = sampler.sample(logits, params, index);
+                    next = sampler.sample(logits, params, seed, index);
                 },
             )?;
             out.decode_tokens += 1;

@@ -94,7 +94,7 @@ pub use models::{
 pub use monitor::{Listener, Monitor, MonitorOptions, Residents};
 pub use optimize::{HeldPart, OptimizeReport};
 pub use options::{BatchOptions, CompactionOptions, EngineOptions, SpillOptions};
-pub use params::{GenerateParams, ParamsPool, ParamsReport, Penalties};
+pub use params::{GenerateParams, ParamsPool, ParamsPoolOptions, ParamsReport, Penalties};
 pub use plan::{
     DtypeChoice, Expected, MemoryPlan, Need, PlanPart, PlanRequest, ResidencyChoice, Streaming,
     WeightsRequest, longest_of,

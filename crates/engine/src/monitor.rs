@@ -58,6 +58,8 @@ pub trait Residents: Send + Sync {
     /// Unloads models that nobody uses for so many bytes, as far as there are such; says which, once
     /// their memory is gone. `why` is what presses.
     fn evict_idle(&self, missing: Bytes, why: &str) -> Vec<Evicted>;
+    /// Drops what has outlived its time; asked at every look, however much memory there is.
+    fn tidy(&self) {}
 }
 
 /// Hears of every change of the level: the one before, and what is found now.
@@ -196,6 +198,7 @@ struct Watch {
 
 impl Watch {
     fn look(&mut self) {
+        self.residents.tidy();
         let found = self.judge.assess(&Sample::take(&self.ledger, &self.probe));
         let before = self.gauge.set(found.clone());
         if before.level() != found.level() || before.outside != found.outside {

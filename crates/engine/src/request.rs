@@ -15,6 +15,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub params: Arc<GenerateParams>,
+    /// What random numbers are made from: the same seed gives the same answer.
+    pub seed: u64,
     /// Where the answer ends.
     pub stop: StopRules,
     /// Most tokens to generate, if fewer than `stop` allows. More than fits is refused; `None` leaves

@@ -19,8 +19,6 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keep tokens at least this share as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// What the random numbers are made from.
-    pub seed: u64,
 }
 
 impl Default for SamplingParams {
@@ -31,7 +29,6 @@ impl Default for SamplingParams {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
-            seed: 0,
         }
     }
 }
@@ -110,17 +107,18 @@ impl Sampler {
         vocab * size_of::<(u32, f32)>() + vocab.div_ceil(64) * size_of::<u64>()
     }
 
-    /// The token after `history`, from its logits; none of `never`.
+    /// The token after `history`, from its logits; none of `never`. Random numbers are made from `seed`.
     pub fn choose(
         &mut self,
         logits: &[f32],
         params: &GenerateParams,
+        seed: u64,
         history: History<'_>,
         never: &[&[u32]],
     ) -> u32 {
         let index = history.generated.len() as u64;
         if params.leaves_logits() && never.iter().all(|tokens| tokens.is_empty()) {
-            return self.sample(logits, &params.sampling, index);
+            return self.sample(logits, &params.sampling, seed, index);
         }
         self.candidates.clear();
         self.candidates.extend((0u32..).zip(logits.iter().copied()));
@@ -129,7 +127,7 @@ impl Sampler {
             let best = self.candidates.iter().copied().min_by(by_likelihood);
             return best.map_or(0, |(token, _)| token);
         }
-        self.draw(&params.sampling, index)
+        self.draw(&params.sampling, seed, index)
     }
 
     /// Bias, tokens that are out of the question, then penalties; the candidates are in order of
@@ -209,18 +207,24 @@ impl Sampler {
         (own, best.collect())
     }
 
-    /// The token after `index` generated ones, from its logits.
-    pub fn sample(&mut self, logits: &[f32], params: &SamplingParams, index: u64) -> u32 {
+    /// The token after `index` generated ones, from its logits. Random numbers are made from `seed`.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        params: &SamplingParams,
+        seed: u64,
+        index: u64,
+    ) -> u32 {
         if params.temperature == 0.0 {
             return argmax(logits);
         }
         self.candidates.clear();
         self.candidates.extend((0u32..).zip(logits.iter().copied()));
-        self.draw(params, index)
+        self.draw(params, seed, index)
     }
 
     /// Draws one of the candidates; the temperature is not 0.
-    fn draw(&mut self, params: &SamplingParams, index: u64) -> u32 {
+    fn draw(&mut self, params: &SamplingParams, seed: u64, index: u64) -> u32 {
         let candidates = &mut self.candidates;
         if params.top_k > 0 && params.top_k < candidates.len() {
             candidates.select_nth_unstable_by(params.top_k - 1, by_likelihood);
@@ -248,7 +252,7 @@ impl Sampler {
         }
         candidates.truncate(keep);
 
-        let mut left = uniform(params.seed, index) * kept;
+        let mut left = uniform(seed, index) * kept;
         for &(token, weight) in candidates.iter() {
             left -= weight;
             if left < 0.0 {
@@ -304,11 +308,11 @@ fn uniform(seed: u64, index: u64) -> f32 {
 mod tests {
     use super::*;
 
-    fn counts(logits: &[f32], params: &SamplingParams, n: u64) -> Vec<usize> {
+    fn counts(logits: &[f32], params: &SamplingParams, seed: u64, n: u64) -> Vec<usize> {
         let mut sampler = Sampler::new(logits.len());
         let mut counts = vec![0; logits.len()];
         for index in 0..n {
-            counts[sampler.sample(logits, params, index) as usize] += 1;
+            counts[sampler.sample(logits, params, seed, index) as usize] += 1;
         }
         counts
     }
@@ -317,7 +321,7 @@ mod tests {
     fn greedy_takes_the_first_of_equals_and_never_nan() {
         assert_eq!(argmax(&[1.0, 3.0, 3.0, f32::NAN]), 1);
         assert_eq!(
-            counts(&[1.0, 3.0, 3.0], &SamplingParams::default(), 5),
+            counts(&[1.0, 3.0, 3.0], &SamplingParams::default(), 0, 5),
             [0, 5, 0]
         );
     }
@@ -327,12 +331,11 @@ mod tests {
         let logits = [0.0, 1.0, 2.0, -1.0];
         let params = SamplingParams {
             temperature: 1.0,
-            seed: 7,
             ..Default::default()
         };
         let sum: f32 = logits.iter().map(|l: &f32| l.exp()).sum();
         let n = 40_000;
-        for (count, logit) in counts(&logits, &params, n).iter().zip(logits) {
+        for (count, logit) in counts(&logits, &params, 7, n).iter().zip(logits) {
             let want = logit.exp() / sum;
             let got = *count as f32 / n as f32;
             assert!((got - want).abs() < 0.01, "{got} {want}");
@@ -344,11 +347,10 @@ mod tests {
         let logits = [0.0f32, 1.0, 2.0, -1.0];
         let base = SamplingParams {
             temperature: 1.0,
-            seed: 3,
             ..Default::default()
         };
         let kept = |params: &SamplingParams| {
-            counts(&logits, params, 4000)
+            counts(&logits, params, 3, 4000)
                 .iter()
                 .map(|&c| c > 0)
                 .collect::<Vec<_>>()
@@ -382,14 +384,13 @@ mod tests {
         let params = SamplingParams {
             temperature: 0.8,
             top_p: 0.9,
-            seed: 42,
             ..Default::default()
         };
         let mut a = Sampler::new(100);
-        let first: Vec<u32> = (0..50).map(|i| a.sample(&logits, &params, i)).collect();
+        let first: Vec<u32> = (0..50).map(|i| a.sample(&logits, &params, 42, i)).collect();
         let mut b = Sampler::new(100);
         for index in (0..50).rev() {
-            assert_eq!(b.sample(&logits, &params, index), first[index as usize]);
+            assert_eq!(b.sample(&logits, &params, 42, index), first[index as usize]);
         }
     }
 
@@ -451,16 +452,15 @@ mod tests {
             params.penalties.repetition = 0.8 + below(5) as f32 / 10.0;
             if round % 2 == 0 {
                 params.sampling.temperature = 0.7;
-                params.sampling.seed = round;
             }
             let history = History {
                 prompt: &prompt,
                 generated: &generated,
             };
             let want = adjusted(&logits, &params, history, &never);
-            let got = sampler.choose(&logits, &params, history, &[&never]);
+            let got = sampler.choose(&logits, &params, round, history, &[&never]);
             let index = generated.len() as u64;
-            assert_eq!(got, sampler.sample(&want, &params.sampling, index));
+            assert_eq!(got, sampler.sample(&want, &params.sampling, round, index));
             assert!(sampler.seen.iter().all(|word| *word == 0));
         }
     }

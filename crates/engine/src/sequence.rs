@@ -35,6 +35,8 @@ pub(crate) struct Sequence {
     /// Most tokens to generate.
     longest: usize,
     pub(crate) params: Arc<GenerateParams>,
+    /// What its random numbers are made from.
+    pub(crate) seed: u64,
     stop_tokens: Vec<u32>,
     ignore_end: bool,
     logprobs: Option<usize>,
@@ -109,6 +111,7 @@ impl Sequence {
             tokens: with_room(request.prompt, longest),
             longest,
             params: request.params,
+            seed: request.seed,
             stop_tokens,
             ignore_end,
             logprobs: request.logprobs.map(usize::from),

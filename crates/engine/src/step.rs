@@ -395,7 +395,13 @@ impl<D: Decoder> Generation<D> {
                             true => [&[][..], &[]],
                             false => [vocabulary.end_tokens(), stop_tokens],
                         };
-                        let token = sampler.choose(logits, &sequence.params, history, &never);
+                        let token = sampler.choose(
+                            logits,
+                            &sequence.params,
+                            sequence.seed,
+                            history,
+                            &never,
+                        );
                         let found = logprobs.map(|top| sampler.logprobs(logits, token, top));
                         let (logprob, top) =
                             found.map_or((None, Vec::new()), |(l, t)| (Some(l), t));

@@ -1,5 +1,7 @@
 //! From a request that has been understood to the engine's streams.
 
+use std::sync::Arc;
+
 use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream, Usage};
 use serde_json::{Value, json};
 
@@ -43,11 +45,13 @@ pub(crate) fn submit(
     echo_logprobs: bool,
 ) -> Result<Vec<TokenStream>, ApiError> {
     let mut streams = Vec::with_capacity(prompts.len() * params.n);
+    let shared = app.params.intern(&params.sampling);
     for prompt in prompts {
         for index in 0..params.n {
             let request = GenerateRequest {
                 prompt: prompt.tokens.clone(),
-                params: app.params.intern(params.sampling_of(index)),
+                params: Arc::clone(&shared),
+                seed: params.seed_of(index),
                 stop: params.stop.clone(),
                 max_tokens: Some(prompt.max_tokens),
                 logprobs,

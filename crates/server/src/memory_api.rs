@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bursar_engine::{CacheTotals, ModelState, ModelStatus, WhyKind};
+use bursar_engine::{CacheTotals, ModelState, ModelStatus, ParamsReport, WhyKind};
 use bursar_memory::monitor::reconcile;
 use bursar_memory::{AccountSnapshot, Bytes};
 use bursar_profile::Probe;
@@ -46,6 +46,7 @@ pub(crate) fn report(app: &App) -> Value {
         "tree": tree(&books),
         "models": models,
         "kv": kv,
+        "params": params(&app.params.report()),
         "model_cache": model_cache(&app.models.totals()),
     })
 }
@@ -160,6 +161,18 @@ fn model_cache(totals: &CacheTotals) -> Value {
         "evicted_bytes_total": totals.unloaded_bytes,
         "unloads_total": BTreeMap::from(unloads),
         "load_seconds": totals.load_time.as_secs_f64(),
+    })
+}
+
+fn params(report: &ParamsReport) -> Value {
+    json!({
+        "unique": report.unique,
+        "requests_total": report.requests_total,
+        "hits_total": report.hits_total,
+        "evictions_total": report.evictions_total,
+        "expired_total": report.expired_total,
+        "dedup_ratio": report.dedup_ratio(),
+        "bytes": report.bytes.get(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod kv;
 mod models;
+mod params;
 mod reclaim;
 mod spans;
 
@@ -103,6 +104,7 @@ pub(crate) fn answer(app: &App) -> Response<Body> {
     reclaim::write(&mut page, &app.pressure.read(), &app.reclaim.report());
     engines(app, &mut page);
     models::write(app, &mut page);
+    params::write(&mut page, &app.params.report());
     requests(app, &mut page);
     spans::write(&mut page);
     let mut response = Response::new(Body::from(page.0));

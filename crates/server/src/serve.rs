@@ -42,6 +42,8 @@ pub struct ServerOptions {
     pub pressure: Gauge,
     /// What was done for memory, to be reported.
     pub reclaim: ReclaimBooks,
+    /// Parameters that requests share.
+    pub params: ParamsPool,
 }
 
 /// Why there is no server.
@@ -129,6 +131,7 @@ impl Server {
             drain,
             pressure,
             reclaim,
+            params,
         } = options;
         let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
@@ -146,7 +149,7 @@ impl Server {
             requests: Requests::default(),
             pressure,
             reclaim,
-            params: ParamsPool::new(),
+            params,
         });
         Ok(Server {
             listener,

@@ -8,6 +8,7 @@ mod common;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use bursar_engine::{ParamsPool, ParamsPoolOptions};
 use bursar_memory::Bytes;
 use bursar_server::{Keys, Limits, Secret, ServeError, Server, ServerOptions};
 use common::Setup;
@@ -543,6 +544,7 @@ fn tenants_have_keys_of_their_own() {
 fn an_address_that_others_reach_needs_a_key() {
     let ledger = bursar_memory::Ledger::new(Bytes::mib(64));
     let bind = |listen: &str, keys: Option<Keys>| {
+        let account = bursar_server::requests_account(&ledger).unwrap();
         let options = ServerOptions {
             listen: listen.parse().unwrap(),
             keys,
@@ -551,8 +553,8 @@ fn an_address_that_others_reach_needs_a_key() {
             drain: Duration::from_secs(1),
             pressure: Default::default(),
             reclaim: Default::default(),
+            params: ParamsPool::new(ParamsPoolOptions::default(), &account),
         };
-        let account = bursar_server::requests_account(&ledger).unwrap();
         Server::bind(options, &ledger, account, common::no_models(&ledger)).map(|_| ())
     };
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:192.0.2.1]:0"] {

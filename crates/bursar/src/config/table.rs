@@ -1,5 +1,9 @@
 //! Every setting, declared once. Flags, environment variables, file keys, defaults, `--help` and
-//! `bursar config` all come from this table.
+//! `bursar config` all come from this table. Those of pools are in a file of their own.
+
+mod pools;
+
+pub(crate) use pools::*;
 
 use super::value::{self, Invalid, Value};
 
@@ -560,7 +564,7 @@ pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 48] = [
+pub(crate) static TABLE: [&Setting; 51] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -609,6 +613,9 @@ pub(crate) static TABLE: [&Setting; 48] = [
     &MONITOR_ELEVATED,
     &MONITOR_HIGH,
     &MONITOR_CRITICAL,
+    &PARAMS_POOL_CAPACITY,
+    &PARAMS_POOL_MAX_AGE,
+    &PARAMS_POOL_CLEANUP_INTERVAL,
 ];
 
 /// Settings that are on or off: their flags need no value, and some have another that turns them

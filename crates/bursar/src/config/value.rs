@@ -146,6 +146,11 @@ pub(crate) fn texts(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 1 << 20, 1)
 }
 
+/// Reads a count of sampling parameters: 0 to 65,536.
+pub(crate) fn params(text: &str) -> Result<Value, Invalid> {
+    count(text, 0, 1 << 16, 1)
+}
+
 /// Reads a count of threads: 1 to 1,024.
 pub(crate) fn threads(text: &str) -> Result<Value, Invalid> {
     count(text, 1, 1024, 1)

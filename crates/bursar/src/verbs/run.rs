@@ -125,6 +125,7 @@ struct Session<'a> {
     arguments: &'a Arguments,
     generator: Generator,
     sampling: bursar_engine::SamplingParams,
+    seed: u64,
     ledger: Ledger,
     load_seconds: f64,
     path: PathBuf,
@@ -178,6 +179,7 @@ impl<'a> Session<'a> {
             arguments,
             generator,
             sampling,
+            seed: arguments.sampling.seed(),
             ledger,
             load_seconds,
             path,
@@ -236,7 +238,7 @@ impl<'a> Session<'a> {
         };
         Ok(self
             .generator
-            .generate(&tokens, &self.sampling, &stop, emit)?)
+            .generate(&tokens, &self.sampling, self.seed, &stop, emit)?)
     }
 
     /// The messages before the first of the user.
@@ -308,7 +310,7 @@ impl<'a> Session<'a> {
             "top_k": sampling.top_k,
             "top_p": decimal(sampling.top_p),
             "min_p": decimal(sampling.min_p),
-            "seed": sampling.seed,
+            "seed": self.seed,
             "context": self.generator.context(),
             "plan_bytes": self.generator.plan().total().get(),
             "budget_bytes": self.ledger.budget().get(),

@@ -18,10 +18,10 @@ use std::time::Instant;
 
 use bursar_engine::{
     CacheOptions, Engine, EngineOptions, Keeper, Ladder, LoadOptions, ModelCache, Monitor,
-    ProcessBase, Purpose,
+    ParamsPool, ProcessBase, Purpose,
 };
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Bytes, Ledger, ReclaimBooks, counting};
+use bursar_memory::{Bytes, Ledger, Lifetime, ReclaimBooks, counting};
 use bursar_profile::{Level, spans};
 use bursar_server::{
     Keys, KeysError, Limits, REQUESTS_FLOOR, Secret, SecretError, ServeError, Server,
@@ -114,6 +114,9 @@ impl TakesSettings for Takes {
         &table::MODELS_PIN,
         &table::MODELS_EVICTION,
         &table::MODELS_WAIT,
+        &table::PARAMS_POOL_CAPACITY,
+        &table::PARAMS_POOL_MAX_AGE,
+        &table::PARAMS_POOL_CLEANUP_INTERVAL,
     ];
 }
 
@@ -224,6 +227,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     ));
     let cache = ModelCache::new(Arc::clone(&catalog) as Arc<_>, &ledger, options);
     start::check_pins(&settings, &cache)?;
+    let shared_params = account.child("params", Lifetime::Semantic);
+    let params = ParamsPool::new(settings.params_pool(), &shared_params);
     let options = ServerOptions {
         listen,
         keys,
@@ -232,6 +237,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         drain: settings.drain(),
         pressure: pressure.clone(),
         reclaim: books.clone(),
+        params: params.clone(),
     };
     let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
     for model in catalog.at_start(&settings.pinned()) {
@@ -243,6 +249,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let residents = Loaded {
         catalog: Arc::clone(&catalog),
         cache,
+        params,
     };
     let monitor = Monitor::start(
         watching,

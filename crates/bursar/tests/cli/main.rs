@@ -5,6 +5,7 @@ mod bench;
 #[cfg(feature = "pocket")]
 mod bundled;
 mod cgroup;
+mod compare;
 mod config;
 mod doctor;
 mod embed;

@@ -55,7 +55,7 @@ fn solo(file: &ModelFile, tokens: &[u32]) -> Vec<(Vec<u32>, String)> {
         };
         let mut text = String::new();
         let prompt = &tokens[client.first..client.first + client.prompt];
-        let out = generator.generate(prompt, &SamplingParams::default(), &stop, &mut |piece| {
+        let out = generator.generate(prompt, &SamplingParams::default(), 0, &stop, &mut |piece| {
             text.push_str(piece);
             ControlFlow::Continue(())
         });

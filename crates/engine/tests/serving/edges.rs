@@ -352,10 +352,9 @@ fn seeds_hold_in_company() {
         ignore_end: true,
         ..StopRules::default()
     };
-    let sampling = |seed| SamplingParams {
+    let sampling = SamplingParams {
         temperature: 1.2,
         top_p: 0.95,
-        seed,
         ..SamplingParams::default()
     };
     let setup = Setup {
@@ -368,7 +367,8 @@ fn seeds_hold_in_company() {
     let streams: Vec<_> = (0..6)
         .map(|seed| {
             let request = GenerateRequest {
-                params: Arc::new(sampling(seed).into()),
+                params: Arc::new(sampling.clone().into()),
+                seed,
                 ..greedy(&tokens[..25], 30)
             };
             handle.submit(request).unwrap_or_else(|e| panic!("{e}"))
@@ -376,7 +376,7 @@ fn seeds_hold_in_company() {
         .collect();
     let mut different = std::collections::BTreeSet::new();
     for (seed, stream) in (0..).zip(streams) {
-        let want = alone.generate(&tokens[..25], &sampling(seed), &stop, &mut |_| {
+        let want = alone.generate(&tokens[..25], &sampling, seed, &stop, &mut |_| {
             ControlFlow::Continue(())
         });
         let answer = read(stream);

@@ -20,8 +20,9 @@ pub(super) const TOP_LOGPROBS_MAX: usize = 20;
 /// The common part of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Params {
-    /// How tokens are chosen; answer `i` of `n` is sampled with the seed plus `i`.
+    /// How tokens are chosen.
     pub(crate) sampling: GenerateParams,
+    seed: u64,
     /// Where answers end, but for `max_tokens`.
     pub(crate) stop: StopRules,
     /// Answers per prompt.
@@ -46,9 +47,11 @@ impl Params {
             }
             include_usage = options.boolean("include_usage")?.unwrap_or(false);
         }
+        let seed = fields.integer("seed", i64::MIN, i64::MAX)?;
         let priority = fields.integer("priority", i32::MIN.into(), i32::MAX.into())?;
         Ok(Params {
             sampling: sampling(fields, model)?,
+            seed: seed.map_or_else(random::number, |seed| seed as u64),
             stop: stop(fields, model)?,
             n: fields.count("n", 1, N_MAX)?.unwrap_or(1),
             priority: priority.map_or(0, |priority| priority as i32),
@@ -57,11 +60,9 @@ impl Params {
         })
     }
 
-    /// The parameters of answer `index`.
-    pub(crate) fn sampling_of(&self, index: usize) -> GenerateParams {
-        let mut params = self.sampling.clone();
-        params.sampling.seed = params.sampling.seed.wrapping_add(index as u64);
-        params
+    /// What the random numbers of answer `index` are made from.
+    pub(crate) fn seed_of(&self, index: usize) -> u64 {
+        self.seed.wrapping_add(index as u64)
     }
 }
 
@@ -72,7 +73,6 @@ fn sampling(fields: &Fields<'_>, model: &Served) -> Result<GenerateParams, ApiEr
         _ => defaults.temperature.unwrap_or(1.0),
     };
     let single = |given: Option<f64>, otherwise: f32| given.map_or(otherwise, |value| value as f32);
-    let seed = fields.integer("seed", i64::MIN, i64::MAX)?;
     let top_k = defaults.top_k.map_or(0, |k| k as usize);
     let sampling = SamplingParams {
         temperature: single(fields.number("temperature", 0.0, 2.0)?, temperature),
@@ -87,7 +87,6 @@ fn sampling(fields: &Fields<'_>, model: &Served) -> Result<GenerateParams, ApiEr
             fields.number("min_p", 0.0, 1.0)?,
             defaults.min_p.unwrap_or(0.0),
         ),
-        seed: seed.map_or_else(random::number, |seed| seed as u64),
     };
     let penalties = Penalties {
         presence: single(fields.number("presence_penalty", -2.0, 2.0)?, 0.0),

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bursar_engine::{
-    CacheOptions, Engine, EngineHandle, Eviction, Keeper, ModelCache, ModelState, Purpose,
-    TurnWeights,
+    CacheOptions, Engine, EngineHandle, Eviction, Keeper, ModelCache, ModelState, ParamsPool,
+    ParamsPoolOptions, Purpose, TurnWeights,
 };
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Bytes, Ledger, ReclaimBooks};
+use bursar_memory::{Bytes, Ledger, Lifetime, ReclaimBooks};
 use bursar_server::{
     Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
 };
@@ -90,6 +90,10 @@ impl Setup {
             drain: self.drain,
             pressure: self.pressure,
             reclaim: ReclaimBooks::new(),
+            params: ParamsPool::new(
+                ParamsPoolOptions::default(),
+                &account.child("params", Lifetime::Semantic),
+            ),
         };
         let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
         for (name, ..) in self.models {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::clock::Spread;
 use crate::failure::Failure;
-use crate::output::{Align, Out, Table};
+use crate::output::{Align, Out, Table, number};
 
 /// What a bench has measured.
 #[derive(Debug)]
@@ -195,16 +195,6 @@ fn machine() -> Value {
     })
 }
 
-/// Four significant digits at least, no exponent.
-fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 1000.0 || (size.fract() == 0.0 && size >= 1.0) => format!("{value:.0}"),
-        size if size >= 100.0 => format!("{value:.1}"),
-        size if size >= 10.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,11 +215,5 @@ mod tests {
         assert_eq!(take["met"], true);
         assert!(told["figures"]["ratio"].get("goal").is_none());
         assert!(told["machine"]["cores"].as_u64() > Some(0));
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let shown = [0.56251, 7.0, 12.3456, 123.456, 12345.6].map(number);
-        assert_eq!(shown, ["0.5625", "7", "12.35", "123.5", "12346"]);
     }
 }

@@ -54,8 +54,12 @@ impl SamplingFlags {
                 .unwrap_or(if tuned { 0 } else { TOP_K }),
             top_p: self.top_p.or(model.top_p).unwrap_or(or(TOP_P, 1.0)),
             min_p: self.min_p.or(model.min_p).unwrap_or(0.0),
-            seed: self.seed.unwrap_or_else(from_clock),
         }
+    }
+
+    /// What random numbers are made from.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(from_clock)
     }
 }
 
@@ -90,9 +94,8 @@ mod tests {
             top_k: 20,
             top_p: 1.0,
             min_p: 0.0,
-            seed: 7,
         };
-        assert_eq!(params, expected);
+        assert_eq!((params, flags.seed()), (expected, 7));
         let params = flags.params(&GenerationDefaults::default());
         assert_eq!((params.top_k, params.top_p), (TOP_K, TOP_P));
         let greedy = GenerationDefaults {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bursar_engine::{EngineHandle, Evicted, Listener, ModelCache, Residents};
+use bursar_engine::{EngineHandle, Evicted, Listener, ModelCache, ParamsPool, Residents};
 use bursar_memory::Bytes;
 use bursar_memory::pressure::{Assessment, Level};
 use bursar_server::Served;
@@ -13,6 +13,8 @@ use super::catalog::Catalog;
 pub(super) struct Loaded {
     pub(super) catalog: Arc<Catalog>,
     pub(super) cache: ModelCache<Served>,
+    /// Parameters that requests share.
+    pub(super) params: ParamsPool,
 }
 
 impl Residents for Loaded {
@@ -28,6 +30,10 @@ impl Residents for Loaded {
             reason: "nobody uses it".to_owned(),
         })
         .collect()
+    }
+
+    fn tidy(&self) {
+        self.params.tidy();
     }
 }
 
