@@ -5,6 +5,7 @@
 //! | [`bytes`] | sizes, and how a budget is written |
 //! | [`budget`] | how much there is to spend: said, or found in cgroups and machine |
 //! | [`ledger`] | the hard budget |
+//! | [`advisor`] | what to change about pools, from their figures |
 //! | [`account`] | accounts in a tree, reservations |
 //! | `node` | how bytes are claimed and released without locks |
 //! | [`refusal`] | what is said when bytes do not fit |
@@ -33,6 +34,7 @@
 #![deny(unsafe_code)]
 
 pub mod account;
+pub mod advisor;
 pub mod budget;
 pub mod buffer_pool;
 pub mod bytes;
