@@ -1,6 +1,12 @@
 //! `bursar memory`: who holds which memory of a running server, as a tree.
+//!
+//! - `kv`: the report on keys and values as a page.
+//! - `ledger`: the tree as a picture.
 
 mod kv;
+mod ledger;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
@@ -8,6 +14,7 @@ use serde_json::Value;
 use crate::config::SettingFlags;
 use crate::failure::Failure;
 use crate::output::{Align, Out, Table};
+use crate::picture;
 use crate::verbs::ps::size;
 use crate::verbs::{Shared, ask};
 
@@ -17,6 +24,9 @@ pub(crate) struct Arguments {
     /// Print the report on keys and values instead
     #[arg(long)]
     kv: bool,
+    /// Draw who holds what now into FILE
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -28,6 +38,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     let settings = shared.settings(&arguments.settings)?;
     let memory = ask::get(&settings, "/memory")?;
+    if let Some(path) = &arguments.svg {
+        picture::write(path, &ledger::draw(&memory))?;
+    }
     let mut out = Out::new();
     match (arguments.json, arguments.kv) {
         (true, true) => out.json(&memory["kv"])?,
