@@ -54,6 +54,8 @@ pub(crate) enum Verb {
     Memory(verbs::memory::Arguments),
     /// Print the membranes of a running server's pools, level by level
     Membranes(verbs::membranes::Arguments),
+    /// Say what to change, from the figures of a running server or of a saved report
+    Tune(verbs::tune::Arguments),
     /// Measure parts of Bursar on this machine
     Bench(verbs::bench::Arguments),
     /// Lay two sheets of a bench side by side, with ratios and a plot

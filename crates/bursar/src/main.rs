@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Load(arguments) => verbs::load::run(&arguments, &shared),
         Verb::Stop(arguments) => verbs::load::stop(&arguments, &shared),
         Verb::Rm(arguments) => verbs::rm::run(&arguments, &shared),
+        Verb::Tune(arguments) => verbs::tune::run(&arguments, &shared),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
         Verb::Memory(arguments) => verbs::memory::run(&arguments, &shared),
         Verb::Membranes(arguments) => verbs::membranes::run(&arguments, &shared),

@@ -8,8 +8,9 @@
 //!
 //! What counts as free depends on who asks. For the *system*, every byte that goes back to it does. For
 //! the *budget*, bytes that a model gives back but may take again at any time do not: only what it is
-//! promised less, or what an unloaded model held. So trimming and forgetting are left to
-//! [`Rung::ShrinkKv`] then, which does as much of both as it must.
+//! promised less, what an unloaded model held, or a heap of the pools that is given up. So trimming and
+//! forgetting are left to [`Rung::ShrinkKv`] then, which does as much of both as it must; only the pools
+//! are trimmed for either.
 //!
 //! Unloading is another's business (who is used, pinned, or cheap to load again is known there), and is
 //! handed in.
@@ -18,7 +19,7 @@ use std::borrow::Borrow;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bursar_memory::{Bytes, Freed, Ledger, ReclaimBooks, ReclaimEvent, Rung, counting};
+use bursar_memory::{Bytes, Freed, Ledger, Pools, ReclaimBooks, ReclaimEvent, Rung, counting};
 
 use crate::handle::{EngineHandle, Face};
 use crate::host::EngineController;
@@ -36,7 +37,10 @@ impl Goal {
     /// Whether a rung can give what is wanted.
     fn is_helped_by(self, rung: Rung) -> bool {
         match self {
-            Goal::Budget => matches!(rung, Rung::ShrinkKv | Rung::EvictModel | Rung::Preempt),
+            Goal::Budget => matches!(
+                rung,
+                Rung::TrimPools | Rung::ShrinkKv | Rung::EvictModel | Rung::Preempt
+            ),
             Goal::System => !matches!(rung, Rung::Queue | Rung::Refuse),
         }
     }
@@ -124,6 +128,10 @@ fn climb(climb: &Climb<'_>, holders: &mut [impl Holder], around: &mut Around<'_>
                 (around.record)(rung, None, freed.bytes, words(&freed.what));
             }
         }
+        if rung == Rung::TrimPools && climb.goal == Goal::Budget {
+            // What a model gives back there it may take again.
+            continue;
+        }
         for holder in holders.iter_mut() {
             let short = missing(returned, around.free);
             if short.is_zero() {
@@ -146,6 +154,7 @@ pub struct Ladder {
     ledger: Ledger,
     controller: EngineController,
     books: ReclaimBooks,
+    pools: Option<Pools>,
 }
 
 impl Ladder {
@@ -155,6 +164,15 @@ impl Ladder {
             ledger: ledger.clone(),
             controller: controller.clone(),
             books: books.clone(),
+            pools: None,
+        }
+    }
+
+    /// The same, which trims these pools first.
+    pub fn with_pools(self, pools: &Pools) -> Ladder {
+        Ladder {
+            pools: Some(pools.clone()),
+            ..self
         }
     }
 
@@ -184,13 +202,16 @@ impl Ladder {
         };
         let models = models.into_iter();
         let mut holders: Vec<_> = models.map(|handle| resident(handle.borrow())).collect();
-        let books = &self.books;
+        let (books, pools) = (&self.books, self.pools.as_ref());
         climb(
             wanted,
             &mut holders,
             &mut Around {
                 free: &mut || self.ledger.free(),
-                trim: &mut |all| trim(controller, all),
+                trim: &mut |all| match wanted.goal {
+                    Goal::Budget => trim_pools(pools),
+                    Goal::System => trim(controller, pools, all),
+                },
                 evict,
                 record: &mut |rung, model, bytes, reason| {
                     books.record(ReclaimEvent {
@@ -215,9 +236,22 @@ pub(crate) fn unix_ms() -> u64 {
 /// Less than this is not worth a word: the allocator has some pages to give back at any time.
 const WORTH: Bytes = Bytes::kib(256);
 
-/// Gives back what the process's allocator keeps and, if `all`, what the last step left in the arena;
-/// measures how much that was.
-fn trim(controller: &EngineController, all: bool) -> Freed {
+/// Gives back what nobody uses of the pools.
+fn trim_pools(pools: Option<&Pools>) -> Freed {
+    let bytes = pools.map_or(Bytes::ZERO, Pools::trim);
+    match bytes.is_zero() {
+        true => Freed::default(),
+        false => Freed {
+            bytes,
+            what: format!("{bytes} of the pools given back"),
+        },
+    }
+}
+
+/// Gives back what the pools and the process's allocator keep and, if `all`, what the last step left in
+/// the arena; measures how much that was.
+fn trim(controller: &EngineController, pools: Option<&Pools>, all: bool) -> Freed {
+    let pooled = trim_pools(pools).bytes;
     let arena = match all {
         true => controller.trim_arena(false),
         false => Bytes::ZERO,
@@ -230,13 +264,15 @@ fn trim(controller: &EngineController, all: bool) -> Freed {
         Some(after) if purged => Bytes(before.saturating_sub(after)),
         _ => Bytes::ZERO,
     };
-    let bytes = arena.saturating_add(pages);
+    let bytes = arena.saturating_add(pages).saturating_add(pooled);
     if bytes < WORTH {
         return Freed::default();
     }
     Freed {
         bytes,
-        what: format!("{arena} of the idle arena and {pages} of the allocator given back"),
+        what: format!(
+            "{pooled} of the pools, {arena} of the idle arena and {pages} of the allocator given back"
+        ),
     }
 }
 
@@ -397,14 +433,18 @@ mod tests {
     fn what_may_be_taken_again_is_not_free_for_others() {
         use Rung::*;
         let (written, _) = taken(Goal::Budget, 45, EvictModel);
-        assert_eq!(written, [(ShrinkKv, "idle", 30), (ShrinkKv, "busy", 15)]);
+        let pools = (TrimPools, "process", 7);
+        assert_eq!(
+            written,
+            [pools, (ShrinkKv, "idle", 30), (ShrinkKv, "busy", 15)]
+        );
         let (written, _) = taken(Goal::Budget, 90, EvictModel);
-        assert_eq!(written[2..], [(EvictModel, "third", 100)]);
+        assert_eq!(written[3..], [(EvictModel, "third", 100)]);
         let (written, _) = taken(Goal::Budget, 200, EvictModel);
-        assert_eq!(written.len(), 3, "no further than allowed");
+        assert_eq!(written.len(), 4, "no further than allowed");
         let (written, _) = taken(Goal::Budget, 190, Refuse);
-        assert_eq!(written[3], (Preempt, "idle", 30));
+        assert_eq!(written[4], (Preempt, "idle", 30));
         let (written, _) = taken(Goal::Budget, 500, ShrinkKv);
-        assert_eq!(written.len(), 2);
+        assert_eq!(written.len(), 3);
     }
 }

@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use bursar_engine::{Lease, ModelCache, ParamsPool};
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Account, Bytes, Ledger, ReclaimBooks, ReclaimEvent, Rung};
+use bursar_memory::{Account, Bytes, Ledger, Pools, ReclaimBooks, ReclaimEvent, Rung};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -47,6 +47,7 @@ pub(crate) struct App {
     /// What was done for it.
     pub(crate) reclaim: ReclaimBooks,
     pub(crate) params: ParamsPool,
+    pub(crate) pools: Pools,
 }
 
 /// A request whose body has been read.

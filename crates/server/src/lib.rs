@@ -36,6 +36,7 @@ mod model_api;
 mod openai;
 mod optimize_api;
 mod phase;
+mod pools_api;
 mod pressure_api;
 mod random;
 mod serve;

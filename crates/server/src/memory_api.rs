@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::kv_api;
+use crate::pools_api;
 use crate::pressure_api;
 use crate::served::Served;
 
@@ -29,6 +30,7 @@ pub(crate) fn report(app: &App) -> Value {
     let served = || status.iter().filter_map(|status| status.model.as_deref());
     let kv: Vec<Value> = served().filter_map(kv).collect();
     let pressure = app.pressure.read();
+    let pooled = app.pools.report();
     let queued =
         served().filter_map(|served| pressure_api::waiting(served.id(), &served.engine.snapshot()));
     let waiting: Vec<Value> = queued.chain(status.iter().filter_map(unloaded)).collect();
@@ -46,6 +48,8 @@ pub(crate) fn report(app: &App) -> Value {
         "tree": tree(&books),
         "models": models,
         "kv": kv,
+        "pools": pools_api::pools(&app.pools, &pooled),
+        "membranes": pooled.membranes.as_ref().map(pools_api::membranes),
         "params": params(&app.params.report()),
         "model_cache": model_cache(&app.models.totals()),
     })

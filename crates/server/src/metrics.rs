@@ -4,6 +4,7 @@
 mod kv;
 mod models;
 mod params;
+mod pools;
 mod reclaim;
 mod spans;
 
@@ -104,6 +105,7 @@ pub(crate) fn answer(app: &App) -> Response<Body> {
     reclaim::write(&mut page, &app.pressure.read(), &app.reclaim.report());
     engines(app, &mut page);
     models::write(app, &mut page);
+    pools::write(&mut page, &app.pools.report());
     params::write(&mut page, &app.params.report());
     requests(app, &mut page);
     spans::write(&mut page);

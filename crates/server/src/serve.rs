@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::Router;
 use bursar_engine::{ModelCache, ParamsPool};
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Account, AccountOptions, Bytes, Ledger, Lifetime, ReclaimBooks, Refusal};
+use bursar_memory::{
+    Account, AccountOptions, Bytes, Ledger, Lifetime, Pools, ReclaimBooks, Refusal,
+};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -44,6 +46,8 @@ pub struct ServerOptions {
     pub reclaim: ReclaimBooks,
     /// Parameters that requests share.
     pub params: ParamsPool,
+    /// Where buffers come from.
+    pub pools: Pools,
 }
 
 /// Why there is no server.
@@ -132,6 +136,7 @@ impl Server {
             pressure,
             reclaim,
             params,
+            pools,
         } = options;
         let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
@@ -150,6 +155,7 @@ impl Server {
             pressure,
             reclaim,
             params,
+            pools,
         });
         Ok(Server {
             listener,

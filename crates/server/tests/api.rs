@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use bursar_engine::{ParamsPool, ParamsPoolOptions};
-use bursar_memory::Bytes;
+use bursar_memory::{Bytes, Pools};
 use bursar_server::{Keys, Limits, Secret, ServeError, Server, ServerOptions};
 use common::Setup;
 use common::client::{get, head, post, read, send};
@@ -554,6 +554,7 @@ fn an_address_that_others_reach_needs_a_key() {
             pressure: Default::default(),
             reclaim: Default::default(),
             params: ParamsPool::new(ParamsPoolOptions::default(), &account),
+            pools: Pools::off(&account),
         };
         Server::bind(options, &ledger, account, common::no_models(&ledger)).map(|_| ())
     };

@@ -564,7 +564,7 @@ pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 51] = [
+pub(crate) static TABLE: [&Setting; 68] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -613,6 +613,23 @@ pub(crate) static TABLE: [&Setting; 51] = [
     &MONITOR_ELEVATED,
     &MONITOR_HIGH,
     &MONITOR_CRITICAL,
+    &POOL_ENABLED,
+    &POOL_HEAPS,
+    &POOL_HEAP_SIZE,
+    &POOL_MAX_HEAPS,
+    &POOL_GROWTH_TRIGGER,
+    &POOL_STRATEGY,
+    &POOL_WARMUP_SIZES,
+    &POOL_TRACK_STATISTICS,
+    &POOL_LOG_EXHAUSTION,
+    &POOL_CLEANUP_UTILISATION,
+    &POOL_CLEANUP_INTERVAL,
+    &POOL_COMPACTION_ENABLED,
+    &POOL_COMPACTION_THRESHOLD,
+    &POOL_COMPACTION_INTERVAL,
+    &MEMBRANES_ENABLED,
+    &MEMBRANES_DEPTH,
+    &MEMBRANES_LIMIT,
     &PARAMS_POOL_CAPACITY,
     &PARAMS_POOL_MAX_AGE,
     &PARAMS_POOL_CLEANUP_INTERVAL,
@@ -620,11 +637,16 @@ pub(crate) static TABLE: [&Setting; 51] = [
 
 /// Settings that are on or off: their flags need no value, and some have another that turns them
 /// off.
-pub(crate) static SWITCHES: [(&Setting, Option<&str>); 4] = [
+pub(crate) static SWITCHES: [(&Setting, Option<&str>); 9] = [
     (&KV_PREFIX_CACHE, Some("no-prefix-cache")),
     (&KV_CONTIGUOUS, None),
     (&KV_COMPACTION_ENABLED, None),
     (&YIELD_BETWEEN_BATCHES, None),
+    (&POOL_ENABLED, Some("no-pool")),
+    (&POOL_TRACK_STATISTICS, None),
+    (&POOL_LOG_EXHAUSTION, None),
+    (&POOL_COMPACTION_ENABLED, None),
+    (&MEMBRANES_ENABLED, None),
 ];
 
 /// The setting of a file key.

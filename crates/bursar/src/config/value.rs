@@ -9,6 +9,7 @@ use bursar_engine::{Admission, DtypeChoice, Eviction, ResidencyChoice, WeightsDt
 use bursar_kernels::isa::Isa;
 use bursar_kernels::kv_view::KvDtype;
 use bursar_kv::Preset;
+use bursar_memory::heap_pool::Strategy;
 use bursar_memory::{Bytes, MemorySpec};
 
 /// What the cache is sized by where no preset is.
@@ -47,6 +48,10 @@ pub(crate) enum Value {
     Names(Vec<String>),
     /// Which models go for others.
     Eviction(Eviction),
+    /// Which heap a block comes from.
+    Strategy(Strategy),
+    /// Sizes, or shares of the budget.
+    Sizes(Vec<MemorySpec>),
 }
 
 impl fmt::Display for Value {
@@ -66,6 +71,11 @@ impl fmt::Display for Value {
             Value::Names(names) => f.write_str(&names.join(",")),
             Value::Eviction(Eviction::Cheapest) => f.write_str("cheapest"),
             Value::Eviction(Eviction::Lru) => f.write_str("lru"),
+            Value::Strategy(strategy) => f.write_str(strategy.name()),
+            Value::Sizes(sizes) => {
+                let sizes: Vec<String> = sizes.iter().map(MemorySpec::to_string).collect();
+                f.write_str(&sizes.join(","))
+            }
             Value::WeightsDtype(DtypeChoice::Auto) => f.write_str("auto"),
             Value::WeightsDtype(DtypeChoice::Held(dtype)) => f.write_str(dtype.name()),
             Value::WeightsResidency(residency) => f.write_str(match residency {
@@ -149,6 +159,16 @@ pub(crate) fn texts(text: &str) -> Result<Value, Invalid> {
 /// Reads a count of sampling parameters: 0 to 65,536.
 pub(crate) fn params(text: &str) -> Result<Value, Invalid> {
     count(text, 0, 1 << 16, 1)
+}
+
+/// Reads a count of heaps: 1 to 64.
+pub(crate) fn heaps(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 64, 1)
+}
+
+/// Reads a count of levels: 1 to 12.
+pub(crate) fn depth(text: &str) -> Result<Value, Invalid> {
+    count(text, 1, 12, 1)
 }
 
 /// Reads a count of threads: 1 to 1,024.
@@ -326,6 +346,35 @@ pub(crate) fn names(text: &str) -> Result<Value, Invalid> {
     }
 }
 
+/// Reads which heap a block comes from.
+pub(crate) fn strategy(text: &str) -> Result<Value, Invalid> {
+    let typed = text.trim().to_ascii_lowercase();
+    let found = Strategy::ALL.into_iter().find(|one| one.name() == typed);
+    found.map(Value::Strategy).ok_or_else(|| {
+        let names = Strategy::ALL.map(Strategy::name).join(", ");
+        Invalid::new(
+            "it is not a way of choosing a heap",
+            format!("write one of {names}"),
+        )
+    })
+}
+
+/// Reads sizes with commas between.
+pub(crate) fn sizes(text: &str) -> Result<Value, Invalid> {
+    let sizes = text
+        .split(',')
+        .map(|size| size.trim().parse::<MemorySpec>());
+    sizes
+        .collect::<Result<_, _>>()
+        .map(Value::Sizes)
+        .map_err(|error| {
+            Invalid::new(
+                error.to_string(),
+                "write sizes with commas between, such as 64KiB,1MiB",
+            )
+        })
+}
+
 /// Reads which models go for others.
 pub(crate) fn eviction(text: &str) -> Result<Value, Invalid> {
     match text.trim().to_ascii_lowercase().as_str() {
@@ -435,6 +484,9 @@ mod tests {
         assert_eq!(switch("false"), Ok(Value::Switch(false)));
         assert_eq!(share("0.3"), share("30 %"));
         assert_eq!(share("12.5%").map(|v| v.to_string()), Ok("12.5%".into()));
+        let sizes = sizes("64KiB, 1MiB").map(|v| v.to_string());
+        assert_eq!(sizes, Ok("64.0 KiB,1.0 MiB".to_owned()));
+        assert_eq!(strategy("Best-Fit"), Ok(Value::Strategy(Strategy::BestFit)));
         assert_eq!(
             admission("Reserve"),
             Ok(Value::Admission(Admission::Reserve))
@@ -460,6 +512,14 @@ mod tests {
         refused(time, "30", "not a length", "30s");
         refused(time, "-1s", "not a length", "500ms");
         refused(address, "8080", "not an IP address", "127.0.0.1:8080");
+        refused(
+            strategy,
+            "first",
+            "not a way",
+            "round-robin, best-fit, least-used",
+        );
+        refused(sizes, "64KiB,lots", "not a size", "64KiB,1MiB");
+        refused(heaps, "65", "more than 64", "from 1 to 64");
         refused(admission, "all", "not a way", "grow or reserve");
     }
 }

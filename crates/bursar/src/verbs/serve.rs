@@ -3,11 +3,13 @@
 //! What can be refused is refused first: settings, address, files, plans. Then the port opens, and
 //! the models that are named are loaded as far as they fit, others when somebody asks for them.
 //!
+//! - `pools`: where buffers come from, made before models are planned.
 //! - `start`: the models named on the command line: opened and planned before the port opens.
 //! - `catalog`: all models that may be asked for, and how they are loaded.
 //! - `watch`: what the monitor is told, and says.
 
 mod catalog;
+mod pools;
 mod start;
 mod watch;
 
@@ -114,6 +116,23 @@ impl TakesSettings for Takes {
         &table::MODELS_PIN,
         &table::MODELS_EVICTION,
         &table::MODELS_WAIT,
+        &table::POOL_ENABLED,
+        &table::POOL_HEAPS,
+        &table::POOL_HEAP_SIZE,
+        &table::POOL_MAX_HEAPS,
+        &table::POOL_GROWTH_TRIGGER,
+        &table::POOL_STRATEGY,
+        &table::POOL_WARMUP_SIZES,
+        &table::POOL_TRACK_STATISTICS,
+        &table::POOL_LOG_EXHAUSTION,
+        &table::POOL_CLEANUP_UTILISATION,
+        &table::POOL_CLEANUP_INTERVAL,
+        &table::POOL_COMPACTION_ENABLED,
+        &table::POOL_COMPACTION_THRESHOLD,
+        &table::POOL_COMPACTION_INTERVAL,
+        &table::MEMBRANES_ENABLED,
+        &table::MEMBRANES_DEPTH,
+        &table::MEMBRANES_LIMIT,
         &table::PARAMS_POOL_CAPACITY,
         &table::PARAMS_POOL_MAX_AGE,
         &table::PARAMS_POOL_CLEANUP_INTERVAL,
@@ -140,6 +159,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             "requests alone are guaranteed {REQUESTS_FLOOR}; give more with --memory"
         ))
     })?;
+    let pools = pools::start(&settings, &ledger)?;
     let named = start::named(arguments, &settings, shared)?;
     let opened = start::open(&named)?;
     counting::purge();
@@ -215,7 +235,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             },
             served,
             several,
-            ladder: Ladder::new(&ledger, &controller, &books),
+            ladder: Ladder::new(&ledger, &controller, &books).with_pools(&pools),
             books: books.clone(),
             progress: shared.progress,
             named: named.into_iter().collect(),
@@ -238,6 +258,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         pressure: pressure.clone(),
         reclaim: books.clone(),
         params: params.clone(),
+        pools: pools.clone(),
     };
     let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
     for model in catalog.at_start(&settings.pinned()) {
@@ -250,11 +271,12 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         catalog: Arc::clone(&catalog),
         cache,
         params,
+        pools: pools.clone(),
     };
     let monitor = Monitor::start(
         watching,
         &ledger,
-        Ladder::new(&ledger, &controller, &books),
+        Ladder::new(&ledger, &controller, &books).with_pools(&pools),
         Arc::new(residents),
         pressure,
         watch::listener(),
@@ -270,6 +292,8 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             failure = Some(error.into());
         }
     }
+    // Nobody is left who could still give something back.
+    pools::tell_leaks(&pools);
     failure.map_or(Ok(()), Err)
 }
 

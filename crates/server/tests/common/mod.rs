@@ -13,7 +13,7 @@ use bursar_engine::{
     ParamsPoolOptions, Purpose, TurnWeights,
 };
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Bytes, Ledger, Lifetime, ReclaimBooks};
+use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions, ReclaimBooks};
 use bursar_server::{
     Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
 };
@@ -94,6 +94,11 @@ impl Setup {
                 ParamsPoolOptions::default(),
                 &account.child("params", Lifetime::Semantic),
             ),
+            pools: Pools::start(
+                &PoolsOptions::default(),
+                &ledger.root().child("pools", Lifetime::Procedural),
+            )
+            .unwrap(),
         };
         let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
         for (name, ..) in self.models {

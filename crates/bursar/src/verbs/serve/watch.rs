@@ -1,10 +1,11 @@
 //! What the monitor is told of the models that are served, and what it says on the terminal.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bursar_engine::{EngineHandle, Evicted, Listener, ModelCache, ParamsPool, Residents};
-use bursar_memory::Bytes;
 use bursar_memory::pressure::{Assessment, Level};
+use bursar_memory::{Bytes, Pools};
 use bursar_server::Served;
 
 use super::catalog::Catalog;
@@ -15,6 +16,8 @@ pub(super) struct Loaded {
     pub(super) cache: ModelCache<Served>,
     /// Parameters that requests share.
     pub(super) params: ParamsPool,
+    /// Where buffers come from.
+    pub(super) pools: Pools,
 }
 
 impl Residents for Loaded {
@@ -34,6 +37,9 @@ impl Residents for Loaded {
 
     fn tidy(&self) {
         self.params.tidy();
+        if let Some(exhausted) = self.pools.look_after(Instant::now()).warning {
+            eprintln!("warning: {exhausted}");
+        }
     }
 }
 
