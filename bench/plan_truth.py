@@ -93,7 +93,7 @@ def served(args: argparse.Namespace, name: str, context: int, parallel: int, dty
     kv = memory["kv"][0]
     # Blocks that nobody holds any more are cached: they were written, and are still there.
     written = (kv["blocks_used"] + kv["blocks_cached"]) / kv["blocks_total"]
-    plan = sum(child["granted_bytes"] for child in memory["tree"]["children"] if child["name"] == "process")
+    plan = sum(child["granted_bytes"] for child in memory["tree"]["children"] if child["name"] in ("process", "pools"))
     plan += sum(entry["plan_bytes"] for entry in memory["models"])
     figures = {"plan_bytes": plan, "rss_peak_bytes": server.proc("VmHWM"), "budget_bytes": budget * MIB}
     server.stop()

@@ -59,7 +59,7 @@ def main() -> None:
     over.set()
     watcher.join()
     memory = server.get("/memory")
-    plan = sum(child["granted_bytes"] for child in memory["tree"]["children"] if child["name"] == "process")
+    plan = sum(child["granted_bytes"] for child in memory["tree"]["children"] if child["name"] in ("process", "pools"))
     plan += sum(entry["plan_bytes"] for entry in memory["models"])
     peak, rss = server.proc("VmHWM"), server.proc("VmRSS")
     granted, budget = memory["granted_bytes"], memory["budget_bytes"]

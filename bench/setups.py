@@ -3,9 +3,10 @@
 
     python bench/setups.py [--bursar target/release/bursar]
 
-For each size of memory, of which Bursar gets 80 % or all but 2 GiB, whichever is more, and each model: the least lossy form of the weights
-that fits, then the most sequences of 4,096 tokens (8 at most), then the longest context that as many may have. Every figure
-is what `bursar plan --json` says; nothing is loaded, and no model file is needed.
+For each size of memory, of which Bursar gets 80 % or all but 2 GiB, whichever is more, and each model:
+the least lossy form of the weights that fits, then the most sequences of 4,096 tokens (8 at most), then
+the longest context that as many may have. Sizes that change nothing for a model are left out. Every
+figure is what `bursar plan --json` says; nothing is loaded, and no model file is needed.
 """
 
 import argparse
@@ -65,6 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     print("| memory | model | weights | `--context` | `--parallel` | takes |")
     print("|---|---|---|---|---|---|")
+    told = {}
     for gib in MEMORY_GIB:
         memory = max(gib * GIB * 4 // 5, (gib - 2) * GIB)
         for model in GENERATE + EMBED:
@@ -76,10 +78,11 @@ def main() -> None:
             weights = "streamed" if residency == "streamed" else "as its file has them" if dtype == "as-is" else f"`{dtype}`"
             parallel = planned["parallel"] if model in GENERATE else "texts share batches"
             taken = planned["total_bytes"] / GIB
-            print(
-                f"| {gib} GiB | {model} | {weights} | {planned['context']} | {parallel} | {taken:.2f} GiB |",
-                flush=True,
-            )
+            row = f"{model} | {weights} | {planned['context']} | {parallel} | {taken:.2f} GiB |"
+            # More memory that changes nothing is no set-up of its own.
+            if told.get(model) != row:
+                print(f"| {gib} GiB | {row}", flush=True)
+            told[model] = row
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ pub(crate) fn membranes(report: &MembranesReport) -> Value {
         "spilled_total": report.spilled_total,
         "failed_total": report.failed_total,
         "oversize_total": report.oversize_total,
+        "consolidated": {
+            "membranes_total": report.consolidated.membranes,
+            "moved_total": report.consolidated.moved,
+            "moved_bytes_total": report.consolidated.moved_bytes,
+            "returned_bytes_total": report.consolidated.returned_bytes,
+        },
         "levels": report.levels.iter().map(level).collect::<Vec<_>>(),
     })
 }

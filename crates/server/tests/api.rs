@@ -400,6 +400,39 @@ fn models_and_figures_are_told() {
     assert!(measured > 0 && measured <= kv["granted_bytes"].as_u64().unwrap());
     assert_eq!(memory["kv"][0]["blocks_used"], 0);
 
+    // P2: every figure of the pools has its name there.
+    let pools = memory["pools"].as_array().unwrap();
+    let names: Vec<_> = pools.iter().map(|pool| &pool["name"]).collect();
+    assert_eq!(names, ["heaps", "buffers"]);
+    for figure in [
+        "device",
+        "capacity_bytes",
+        "used_bytes",
+        "utilisation_ratio",
+        "heaps_total",
+        "heaps_active",
+        "allocations_total",
+        "fallback_total",
+        "acquired_total",
+        "released_total",
+        "active",
+        "largest_bytes",
+        "average_bytes",
+        "largest_free_bytes",
+        "fragmentation_ratio",
+        "leaked",
+    ] {
+        assert!(!pools[0][figure].is_null(), "{figure}: {}", pools[0]);
+    }
+    assert!(pools[0].get("hit_ratio").is_some());
+    assert!(find(tree, "pools")["granted_bytes"].as_u64() >= pools[0]["capacity_bytes"].as_u64());
+    assert!(!memory["membranes"]["levels"].as_array().unwrap().is_empty());
+    let params = &memory["params"];
+    assert_eq!(
+        (&params["unique"], &params["requests_total"]),
+        (&json!(1), &json!(1))
+    );
+
     let metrics = get(address, "/metrics", "");
     let text = String::from_utf8(metrics.body).unwrap();
     for line in [
@@ -409,6 +442,9 @@ fn models_and_figures_are_told() {
         "bursar_kv_usage_ratio{model=\"llama\"} 0",
         "bursar_requests_total{model=\"llama\"} 1",
         "bursar_outputs_total{model=\"llama\"} 24",
+        "bursar_pool_heaps{pool=\"heaps\"} 1",
+        "bursar_pool_leaked{pool=\"buffers\"} 0",
+        "bursar_params_unique 1",
         "bursar_http_requests_total{route=\"/v1/completions\",status=\"2xx\"} 1",
         "bursar_http_requests_total{route=\"/v1/models\",status=\"4xx\"} 1",
     ] {
@@ -624,6 +660,37 @@ fn when_time_is_up_streams_are_cut_off_with_a_word() {
     server.stop();
 }
 
+/// A2: requests that want the same share their parameters, whatever their seeds and in whatever order
+/// they name biases, and their answers stay their own.
+#[test]
+fn equal_parameters_are_kept_once() {
+    let server = Setup::new().start();
+    let address = server.address;
+    let ask = |more: Value| {
+        let mut fields = json!({ "temperature": 0.9, "max_tokens": 8 });
+        let all = fields.as_object_mut().unwrap();
+        all.extend(more.as_object().unwrap().clone());
+        let answer = post(address, COMPLETION, completion(fields)).json();
+        answer["choices"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let seeds: Vec<String> = (0..4).map(|seed| ask(json!({ "seed": seed }))).collect();
+    assert_eq!(ask(json!({ "seed": 2 })), seeds[2]);
+    assert!(seeds.iter().any(|text| *text != seeds[0]), "{seeds:?}");
+    let biases: [Value; 2] = ["{\"7\": 1, \"12\": 2}", "{\"12\": 2, \"7\": 1}"]
+        .map(|text| serde_json::from_str(text).unwrap());
+    for bias in biases {
+        ask(json!({ "seed": 1, "logit_bias": bias }));
+    }
+    let params = &get(address, "/memory", "").json()["params"];
+    assert_eq!(
+        (&params["unique"], &params["requests_total"]),
+        (&json!(2), &json!(7))
+    );
+    let ratio = params["dedup_ratio"].as_f64().unwrap();
+    assert!((ratio - 5.0 / 7.0).abs() < 1e-9 && params["bytes"].as_u64() > Some(0));
+    server.stop();
+}
+
 /// From the end of a connection to the last byte of its requests. A step takes a tenth of a second at
 /// most, and what is cancelled is freed before the next one.
 const FREED_WITHIN: Duration = Duration::from_millis(250);
@@ -638,6 +705,8 @@ fn who_goes_away_leaves_nothing_behind() {
         let kv = snapshot().kv.unwrap().bytes_committed;
         server.ledger.granted().saturating_sub(kv)
     };
+    // The parameters that all of these share stay too.
+    post(address, CHAT, chat(json!({ "max_tokens": 1 })));
     let held = granted();
     let leave = |stream: bool| {
         let body = chat(json!({ "stream": stream, "max_tokens": 450, "n": 4 }));

@@ -1,5 +1,6 @@
 //! The settings of pools: what they come to, and what they must not be together.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bursar_engine::ParamsPoolOptions;
@@ -106,6 +107,11 @@ impl Settings {
         };
         options.check()?;
         Ok(options)
+    }
+
+    /// The file for a trace of what pools hand out.
+    pub(crate) fn pool_record(&self) -> Option<&Path> {
+        self.path(&table::POOL_RECORD)
     }
 
     /// Whether nobody said how many heaps of which size pools should have.

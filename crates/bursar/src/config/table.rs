@@ -564,7 +564,7 @@ pub(crate) static WEIGHTS_RESIDENCY: Setting = Setting {
 };
 
 /// All settings, in the order in which they are printed.
-pub(crate) static TABLE: [&Setting; 68] = [
+pub(crate) static TABLE: [&Setting; 69] = [
     &MEMORY,
     &CONTEXT,
     &PARALLEL,
@@ -627,6 +627,7 @@ pub(crate) static TABLE: [&Setting; 68] = [
     &POOL_COMPACTION_ENABLED,
     &POOL_COMPACTION_THRESHOLD,
     &POOL_COMPACTION_INTERVAL,
+    &POOL_RECORD,
     &MEMBRANES_ENABLED,
     &MEMBRANES_DEPTH,
     &MEMBRANES_LIMIT,

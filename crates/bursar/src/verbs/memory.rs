@@ -2,16 +2,21 @@
 //!
 //! - `kv`: the report on keys and values as a page.
 //! - `ledger`: the tree as a picture.
+//! - `over_time`: a trace of the pools as a picture.
+//! - `pools`: the pools as a page.
 
 mod kv;
 mod ledger;
+mod over_time;
+mod pools;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::config::SettingFlags;
+use crate::config::table::{self, Setting};
+use crate::config::{SettingFlags, TakesSettings};
 use crate::failure::Failure;
 use crate::output::{Align, Out, Table};
 use crate::picture;
@@ -24,24 +29,69 @@ pub(crate) struct Arguments {
     /// Print the report on keys and values instead
     #[arg(long)]
     kv: bool,
-    /// Draw who holds what now into FILE
+    /// Print the report on pools and shared parameters instead
+    #[arg(long, conflicts_with = "kv")]
+    pools: bool,
+    /// Draw who holds what now into FILE; with --trace, the pools over time
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Instead of asking a server, replay a trace that `bursar serve --pool-record` wrote, with the
+    /// pools of the settings
+    #[arg(long, value_name = "TRACE", requires = "svg", conflicts_with_all = ["kv", "pools", "json"])]
+    trace: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: SettingFlags<ask::Takes>,
+    settings: SettingFlags<Takes>,
+}
+
+/// What decides which server is asked, and how a trace is replayed.
+#[derive(Debug)]
+pub(crate) struct Takes;
+
+impl TakesSettings for Takes {
+    const SETTINGS: &'static [&'static Setting] = &[
+        &table::LISTEN,
+        &table::API_KEY_FILE,
+        &table::TENANTS_FILE,
+        &table::MEMORY,
+        &table::POOL_HEAPS,
+        &table::POOL_HEAP_SIZE,
+        &table::POOL_MAX_HEAPS,
+        &table::POOL_GROWTH_TRIGGER,
+        &table::POOL_STRATEGY,
+        &table::POOL_COMPACTION_ENABLED,
+        &table::POOL_COMPACTION_THRESHOLD,
+        &table::POOL_COMPACTION_INTERVAL,
+        &table::MEMBRANES_ENABLED,
+        &table::MEMBRANES_DEPTH,
+        &table::MEMBRANES_LIMIT,
+    ];
 }
 
 /// Prints it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     let settings = shared.settings(&arguments.settings)?;
+    if let (Some(trace), Some(svg)) = (&arguments.trace, &arguments.svg) {
+        return over_time::draw(trace, svg, &settings);
+    }
     let memory = ask::get(&settings, "/memory")?;
     if let Some(path) = &arguments.svg {
         picture::write(path, &ledger::draw(&memory))?;
     }
     let mut out = Out::new();
+    if arguments.pools {
+        match arguments.json {
+            true => out.json(&json!({
+                "pools": memory["pools"],
+                "membranes": memory["membranes"],
+                "params": memory["params"],
+            }))?,
+            false => pooled(&memory, &mut out)?,
+        }
+        return out.flush();
+    }
     match (arguments.json, arguments.kv) {
         (true, true) => out.json(&memory["kv"])?,
         (true, false) => out.json(&memory)?,
@@ -77,6 +127,20 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         }
     }
     out.flush()
+}
+
+/// The pools, and the parameters that requests share.
+fn pooled(memory: &Value, out: &mut Out) -> Result<(), Failure> {
+    out.line(pools::page(memory))?;
+    let params = &memory["params"];
+    let ratio = params["dedup_ratio"].as_f64().unwrap_or(0.0);
+    out.line(format!(
+        "\nsampling parameters: {} different ones of {} requests ({:.1} % found theirs there) in {}",
+        params["unique"],
+        params["requests_total"],
+        100.0 * ratio,
+        size(&params["bytes"]),
+    ))
 }
 
 /// Events of the ladder that are printed; all there are is in `--json`.

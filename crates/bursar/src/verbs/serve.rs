@@ -130,6 +130,7 @@ impl TakesSettings for Takes {
         &table::POOL_COMPACTION_ENABLED,
         &table::POOL_COMPACTION_THRESHOLD,
         &table::POOL_COMPACTION_INTERVAL,
+        &table::POOL_RECORD,
         &table::MEMBRANES_ENABLED,
         &table::MEMBRANES_DEPTH,
         &table::MEMBRANES_LIMIT,
@@ -294,6 +295,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     }
     // Nobody is left who could still give something back.
     pools::tell_leaks(&pools);
+    pools::write_trace(&settings, &pools)?;
     failure.map_or(Ok(()), Err)
 }
 

@@ -16,3 +16,4 @@ mod search;
 mod serve;
 mod show;
 mod support;
+mod tune;

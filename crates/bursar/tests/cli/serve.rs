@@ -148,6 +148,23 @@ fn a_server_answers_is_looked_into_and_ends_when_told() {
         .json();
     assert_eq!(kv[0]["model"], "llama-f16");
     assert_eq!(kv[0]["blocks_used"], 0);
+    let pooled = place.bursar(&format!("memory --pools {at}")).ok();
+    pooled.says(&[
+        "heaps",
+        "buffers",
+        "in use",
+        "sampling parameters: 1 different",
+    ]);
+    let levels = place.bursar(&format!("membranes {at}")).ok();
+    levels.says(&["LEVEL", "by rooted-trees", "consolidated: 0"]);
+    // A picture of it, and advice: of a request or two there is none.
+    place.bursar(&format!("memory --svg now.svg {at}")).ok();
+    let svg = String::from_utf8(place.read("now.svg")).expect("text");
+    assert!(svg.contains("pools") && svg.contains("llama-f16"), "{svg}");
+    let advice = place
+        .bursar(&format!("tune http://{}", served.address))
+        .ok();
+    advice.says(&["acquired_total", "Nothing to change."]);
     let report = place.bursar(&format!("memory --json {at}")).ok().json();
     holds_its_plan(&report);
 
@@ -226,8 +243,12 @@ fn holds_its_plan(report: &Value) {
     assert_eq!(leaves(&report["tree"]), granted);
     let models = report["models"].as_array().expect("models");
     let children = report["tree"]["children"].as_array().expect("children");
-    let process = children.iter().find(|child| child["name"] == "process");
-    let plan = bytes(&process.expect("an account")["granted_bytes"])
+    let held = |name: &str| {
+        let account = children.iter().find(|child| child["name"] == name);
+        bytes(&account.expect("an account")["granted_bytes"])
+    };
+    let plan = held("process")
+        + held("pools")
         + models
             .iter()
             .map(|model| bytes(&model["plan_bytes"]))

@@ -157,6 +157,17 @@ pub(crate) static POOL_COMPACTION_INTERVAL: Setting = Setting {
     help: "How often heaps are looked at for that",
 };
 
+/// Where it is written down what pools hand out.
+pub(crate) static POOL_RECORD: Setting = Setting {
+    key: "pool.record",
+    flag: "pool-record",
+    env: "BURSAR_POOL_RECORD",
+    placeholder: "FILE",
+    default: Fallback::Derived("nothing is recorded"),
+    read: value::path,
+    help: "File for a trace of the last 131,072 buffers taken and given back, written when the server ends",
+};
+
 /// Whether what pools hold is divided into levels.
 pub(crate) static MEMBRANES_ENABLED: Setting = Setting {
     key: "membranes.enabled",
