@@ -6,7 +6,7 @@ use super::{Pair, Verdict};
 use crate::output::number;
 use crate::picture::{Anchor, Picture, shortened};
 
-const WIDTH: f64 = 920.0;
+const WIDTH: f64 = 1000.0;
 /// Where bars may be; names stand before, values after.
 const LEFT: f64 = 290.0;
 const RIGHT: f64 = 630.0;
@@ -79,7 +79,10 @@ pub(super) fn draw(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>]) -> String {
         let hint = format!("{}: {ratio} ({values}) {}", pair.name, verdict.word());
         picture.rectangle(class, (from, y), (width, BAR), &hint);
         picture.words("", (RIGHT + 60.0, foot), Anchor::End, &ratio);
-        let values = format!("{values} {}", verdict.word());
+        let values = match verdict.word() {
+            "" => values,
+            word => format!("{}: {word}", values.trim_end()),
+        };
         picture.words("dim", (RIGHT + 74.0, foot), Anchor::Start, &values);
     }
     picture.finish()

@@ -75,7 +75,12 @@ impl Figure {
             return Some(Wish::More);
         }
         let unit = self.unit.as_str();
-        if unit.ends_with("/s") || name.ends_with("_per_s") || name.ends_with("_per_second") {
+        // Bytes that went back are no cost.
+        if name.contains("returned")
+            || unit.ends_with("/s")
+            || name.ends_with("_per_s")
+            || name.ends_with("_per_second")
+        {
             return Some(Wish::More);
         }
         let costs = [

@@ -1,5 +1,6 @@
-//! The ledger at one moment as a picture: the budget as a column, to its right the accounts that share
-//! it, to the right of each those below it. Heights are bytes, colours are lifetimes.
+//! The ledger at one moment as a picture: a bar for the budget with what is granted of it, and below,
+//! enlarged, what is granted as a column, to its right the accounts that share it, to the right of each
+//! those below it. Heights are bytes, colours are lifetimes.
 
 use bursar_memory::Bytes;
 use serde_json::Value;
@@ -8,8 +9,11 @@ use crate::picture::{Anchor, Picture, shortened};
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 16.0;
-/// Where the columns begin, below title and legend, and how high the whole budget is.
-const TOP: f64 = 84.0;
+/// The bar of the budget, below title and legend.
+const BAR_TOP: f64 = 84.0;
+const BAR_HEIGHT: f64 = 20.0;
+/// Where the columns begin, and how high all that is granted is.
+const TOP: f64 = 120.0;
 const HEIGHT: f64 = 560.0;
 /// Rectangles that are lower have no room for words, and are listed below.
 const WORDS_HEIGHT: f64 = 14.0;
@@ -48,7 +52,8 @@ pub(super) fn draw(memory: &Value) -> String {
     let root = Cell::of(&memory["tree"]);
     let budget = memory["budget_bytes"].as_u64().unwrap_or(root.bytes);
     let mut small = Vec::new();
-    list_small(&root, HEIGHT / budget.max(1) as f64, "", &mut small);
+    let scale = HEIGHT / root.bytes.max(1) as f64;
+    list_small(&root, scale, "", &mut small);
     let title = format!(
         "{} granted of a budget of {}",
         Bytes(root.bytes),
@@ -77,9 +82,10 @@ pub(super) fn draw(memory: &Value) -> String {
     picture.words("dim", (MARGIN, 48.0), Anchor::Start, &measured);
     legend(&mut picture);
 
+    bar(&mut picture, root.bytes, budget);
+
     let columns = root.depth();
     let width = (WIDTH - 2.0 * MARGIN) / columns as f64;
-    let scale = HEIGHT / budget.max(root.bytes).max(1) as f64;
     let mut drawing = Drawing {
         picture: &mut picture,
         width,
@@ -87,16 +93,6 @@ pub(super) fn draw(memory: &Value) -> String {
         scale,
     };
     drawing.cell(&root, 0, TOP);
-    let free = budget.saturating_sub(root.bytes);
-    let top = TOP + scale * root.bytes as f64;
-    drawing.rectangle(
-        "free",
-        "",
-        "free",
-        free,
-        (MARGIN, top),
-        WIDTH - 2.0 * MARGIN,
-    );
 
     if !small.is_empty() {
         let mut foot = TOP + HEIGHT + 26.0;
@@ -117,6 +113,31 @@ pub(super) fn draw(memory: &Value) -> String {
     picture.finish()
 }
 
+/// The budget, with what is granted of it.
+fn bar(picture: &mut Picture, granted: u64, budget: u64) {
+    let width = WIDTH - 2.0 * MARGIN;
+    let share = (granted as f64 / budget.max(1) as f64).clamp(0.0, 1.0);
+    let free = format!("{} free", Bytes(budget.saturating_sub(granted)));
+    picture.rectangle("free", (MARGIN, BAR_TOP), (width, BAR_HEIGHT), &free);
+    let hint = format!("{} granted", Bytes(granted));
+    picture.rectangle(
+        "even",
+        (MARGIN, BAR_TOP),
+        (width * share, BAR_HEIGHT),
+        &hint,
+    );
+    let words = format!("{:.1} %", 100.0 * share);
+    let foot = BAR_TOP + 14.0;
+    // In the larger part, where there is room for it.
+    match share > 0.5 {
+        true => picture.words("on", (MARGIN + 6.0, foot), Anchor::Start, &words),
+        false => {
+            let at = (MARGIN + width * share + 6.0, foot);
+            picture.words("", at, Anchor::Start, &format!("{words} granted, {free}"));
+        }
+    }
+}
+
 struct Drawing<'a> {
     picture: &'a mut Picture,
     /// Of a column.
@@ -127,15 +148,7 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
-    fn rectangle(
-        &mut self,
-        class: &str,
-        on: &str,
-        name: &str,
-        bytes: u64,
-        at: (f64, f64),
-        width: f64,
-    ) {
+    fn rectangle(&mut self, class: &str, name: &str, bytes: u64, at: (f64, f64), width: f64) {
         let height = self.scale * bytes as f64;
         if height < 0.1 {
             return;
@@ -149,7 +162,7 @@ impl Drawing<'_> {
             let name = shortened(name, letters.saturating_sub(size.chars().count() + 3));
             let foot = (at.0 + 6.0, at.1 + (height / 2.0).min(14.0) + 4.0);
             let words = format!("{name}  {size}");
-            self.picture.words(on, foot, Anchor::Start, &words);
+            self.picture.words("on", foot, Anchor::Start, &words);
         }
     }
 
@@ -162,14 +175,7 @@ impl Drawing<'_> {
             false => 1,
         };
         let width = self.width * columns as f64;
-        self.rectangle(
-            cell.lifetime,
-            "on",
-            cell.name,
-            cell.bytes,
-            (left, top),
-            width,
-        );
+        self.rectangle(cell.lifetime, cell.name, cell.bytes, (left, top), width);
         let mut top = top;
         for child in &cell.children {
             self.cell(child, column + 1, top);
