@@ -169,7 +169,7 @@ impl Generator {
         }
         let longest = (self.context - prompt.len()).min(stop.max_tokens.unwrap_or(usize::MAX));
         let mut table = BlockTable::new();
-        let result = self.run(prompt, params, seed, stop, longest, &mut table, emit);
+        let result = self.run(prompt, (params, seed), stop, longest, &mut table, emit);
         self.kv.free(&mut table);
         result
     }
@@ -177,8 +177,7 @@ impl Generator {
     fn run(
         &mut self,
         prompt: &[u32],
-        params: &SamplingParams,
-        seed: u64,
+        (params, seed): (&SamplingParams, u64),
         stop: &StopRules,
         longest: usize,
         table: &mut BlockTable,

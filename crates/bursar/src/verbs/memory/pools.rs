@@ -14,11 +14,14 @@ fn percent(value: &Value) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
+/// What a row says of a pool.
+type Tell = fn(&Value) -> String;
+
 /// One column for each pool.
 pub(super) fn page(memory: &Value) -> Table {
     let pools: Vec<&Value> = memory["pools"].as_array().into_iter().flatten().collect();
     let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let rows: [(&str, fn(&Value) -> String); 8] = [
+    let rows: [(&str, Tell); 8] = [
         ("device", |pool| {
             pool["device"].as_str().unwrap_or("-").to_owned()
         }),
