@@ -36,7 +36,7 @@ def embed(pick: random.Random) -> tuple[str, dict]:
     }
 
 
-LOADS = {"chat": ([chat], 300), "embed": ([embed], 500), "mixed": ([chat, embed], 500)}
+LOADS = {"chat": ([chat], 300), "embed": ([embed], 2400), "mixed": ([chat, embed], 480)}
 
 
 def client(server, kinds: list, requests: int, seed: int) -> None:
