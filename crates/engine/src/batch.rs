@@ -62,15 +62,46 @@ pub(crate) struct Output {
 }
 
 /// The arrays, kept from step to step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     tokens: Vec<u32>,
     rows: Vec<Rows>,
     output_rows: Vec<u32>,
     outputs: Vec<Output>,
+    /// What the decoder is given of the sequences; empty between passes, so that it borrows nothing.
+    sequences: Vec<SequenceRows<'static>>,
+}
+
+/// An emptied list of what borrowed other things, with the room that it had: what is made of nothing
+/// lies where the nothing lay (`Vec`'s collecting in place).
+fn emptied<'b>(mut list: Vec<SequenceRows<'_>>) -> Vec<SequenceRows<'b>> {
+    list.clear();
+    let nothing = |_| SequenceRows {
+        rows: 0..0,
+        position: 0,
+        blocks: &[],
+    };
+    list.into_iter().map(nothing).collect()
 }
 
 impl Batch {
+    /// With room for `tokens` of so many sequences.
+    pub(crate) fn with_capacity(tokens: usize, sequences: usize) -> Self {
+        Self {
+            tokens: Vec::with_capacity(tokens),
+            rows: Vec::with_capacity(sequences),
+            output_rows: Vec::with_capacity(tokens),
+            outputs: Vec::with_capacity(tokens),
+            sequences: Vec::with_capacity(sequences),
+        }
+    }
+
+    /// Bytes on the heap of one with that capacity.
+    pub(crate) const fn bytes(tokens: usize, sequences: usize) -> usize {
+        tokens * (2 * size_of::<u32>() + size_of::<Output>())
+            + sequences * (size_of::<Rows>() + size_of::<SequenceRows<'_>>())
+    }
+
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
         self.rows.clear();
@@ -109,31 +140,31 @@ impl Batch {
 
     /// Runs it; `emit` gets each output and its logits.
     pub(crate) fn run(
-        &self,
+        &mut self,
         decoder: &mut impl Decoder,
         running: &[Sequence],
         arena: &mut [u8],
         cache: &mut [u8],
         emit: &mut dyn FnMut(Output, &[f32]),
     ) -> Result<(), ModelError> {
-        let sequences: Vec<SequenceRows<'_>> = self
-            .rows
-            .iter()
-            .map(|part| SequenceRows {
-                rows: part.rows.clone(),
-                position: part.position,
-                blocks: running[part.sequence].table.blocks(),
-            })
-            .collect();
+        let mut sequences = emptied(std::mem::take(&mut self.sequences));
+        sequences.extend(self.rows.iter().map(|part| SequenceRows {
+            rows: part.rows.clone(),
+            position: part.position,
+            blocks: running[part.sequence].table.blocks(),
+        }));
         let batch = ForwardBatch {
             tokens: &self.tokens,
             sequences: &sequences,
             outputs: &self.output_rows,
         };
-        decoder.forward(&batch, arena, cache, &mut |first, logits| {
+        let outputs = &self.outputs;
+        let ran = decoder.forward(&batch, arena, cache, &mut |first, logits| {
             for row in 0..logits.rows() {
-                emit(self.outputs[first + row], logits.row(row));
+                emit(outputs[first + row], logits.row(row));
             }
-        })
+        });
+        self.sequences = emptied(sequences);
+        ran
     }
 }

@@ -16,11 +16,16 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// The keys of a prompt.
-    pub(crate) fn new(hasher: PrefixHasher, prompt: &[u32], block_tokens: usize) -> Self {
+    /// The keys of a prompt, with room for those of `longest` tokens after it.
+    pub(crate) fn new(
+        hasher: PrefixHasher,
+        prompt: &[u32],
+        longest: usize,
+        block_tokens: usize,
+    ) -> Self {
         let mut chain = Self {
             hasher,
-            keys: Vec::with_capacity(prompt.len() / block_tokens),
+            keys: Vec::with_capacity((prompt.len() + longest) / block_tokens),
             rest: None,
         };
         chain.extend(prompt, block_tokens);

@@ -12,7 +12,7 @@ use bursar_workers::Workers;
 use crate::EngineError;
 use crate::encoder::TextEncoder;
 use crate::generate::LoadOptions;
-use crate::load::{map_arena, open_account, start_workers};
+use crate::load::{map_arena, open_account, reserve_lists, start_workers};
 use crate::options::BatchOptions;
 use crate::pack::{PackLimits, Pending, Pick, pack};
 use crate::plan::MemoryPlan;
@@ -58,6 +58,7 @@ pub struct Embedder {
     batch: TextBatch,
     vector: Vec<f32>,
     plan: MemoryPlan,
+    _lists: Reservation,
     _process: Reservation,
 }
 
@@ -75,6 +76,8 @@ impl Embedder {
         let config = file.config();
         let account = open_account(&config.name, &mut vocabulary, &plan, ledger)?;
         let process = plan.base.reserve(ledger, vocabulary.bytes())?;
+        let reserved = reserve_lists(&account, &plan)?;
+        let lists = plan.lists();
         let workers = start_workers(&plan)?;
         // Pieces of the file are staged where activations will be.
         let mut arena = map_arena(&account, plan.model.arena_bytes())?;
@@ -95,10 +98,11 @@ impl Embedder {
             workers,
             encoder,
             batches: BatchOptions::default(),
-            picks: Vec::new(),
-            batch: TextBatch::default(),
+            picks: Vec::with_capacity(lists.sequences),
+            batch: TextBatch::with_capacity(lists.tokens, lists.sequences),
             vector: Vec::with_capacity(dim),
             plan,
+            _lists: reserved,
             _process: process,
         })
     }

@@ -11,7 +11,7 @@ use bursar_model::{ForwardBatch, Model, Purpose, SequenceRows};
 use bursar_workers::Workers;
 
 use crate::EngineError;
-use crate::load::{map_arena, open_account, start_workers};
+use crate::load::{map_arena, open_account, reserve_lists, start_workers};
 use crate::plan::MemoryPlan;
 use crate::sample::{Sampler, SamplingParams};
 use crate::stop::{StopMatcher, StopRules};
@@ -76,6 +76,7 @@ pub struct Generator {
     vocab: usize,
     plan: MemoryPlan,
     _sampling: Reservation,
+    _lists: Reservation,
     _process: Reservation,
 }
 
@@ -96,6 +97,7 @@ impl Generator {
         let sampling = account
             .child("sampling", Lifetime::Procedural)
             .reserve(Bytes(Sampler::bytes(config.vocab) as u64))?;
+        let lists = reserve_lists(&account, &plan)?;
         let kv_plan = plan.kv.ok_or(EngineError::Setting {
             name: "purpose",
             got: format!("{:?}", plan.request().purpose),
@@ -126,6 +128,7 @@ impl Generator {
             vocabulary,
             plan,
             _sampling: sampling,
+            _lists: lists,
             _process: process,
         })
     }
@@ -231,7 +234,7 @@ impl Generator {
             }
             out.tokens.push(next);
             let (text, found) = matcher.push(detokenizer.push(vocabulary.tokenizer(), next));
-            if !text.is_empty() && emit(&text).is_break() {
+            if !text.is_empty() && emit(text).is_break() {
                 out.finish = FinishReason::Cancelled;
                 break;
             }
@@ -263,13 +266,9 @@ impl Generator {
         out.decode_seconds = start.elapsed().as_secs_f64();
         // After a stop string comes nothing, not even the half of a character.
         if out.finish != FinishReason::Cancelled && !cut {
-            let (text, found) = matcher.push(detokenizer.finish());
-            let rest = match found {
-                true => text,
-                false => text + &matcher.finish(),
-            };
+            let (rest, _) = matcher.finish(detokenizer.finish());
             if !rest.is_empty() {
-                let _ = emit(&rest);
+                let _ = emit(rest);
             }
         }
         Ok(out)

@@ -173,7 +173,15 @@ impl EngineHandle {
     pub fn submit(&self, request: GenerateRequest) -> Result<TokenStream, Rejected> {
         let longest = self.check(&request)?;
         let first = request.prompt.len();
-        let (sender, stream) = reply::tokens(request.account.as_ref());
+        let told = match request.echo_logprobs {
+            true => first + longest,
+            false => longest,
+        };
+        let lag = reply::Lag {
+            tokens: told,
+            top: request.logprobs.map_or(0, usize::from),
+        };
+        let (sender, stream) = reply::tokens(request.account.as_ref(), lag);
         let arrival = || {
             Task::Generate(Arrival {
                 request,
@@ -204,7 +212,7 @@ impl EngineHandle {
             }
         }
         let first = request.tokens.iter().map(Vec::len).sum();
-        let (sender, stream) = reply::vectors();
+        let (sender, stream) = reply::vectors(request.tokens.len());
         self.push(first, || {
             Task::Embed(EmbedArrival {
                 request,

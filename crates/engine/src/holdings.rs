@@ -22,6 +22,12 @@ impl Holdings<'_> {
         }
     }
 
+    /// The blocks that a running sequence's tokens lie in, without those taken ahead.
+    fn needed(&self, place: usize) -> &[u32] {
+        let table = &self.running[place].table;
+        &table.blocks()[..table.len().div_ceil(self.block_tokens)]
+    }
+
     /// Whether a block, the one at `index` of all tables that have it, stays held.
     fn stays(&self, block: u32, index: usize, leaving: &[usize]) -> bool {
         let has = |&&place: &&usize| self.running[place].table.blocks().get(index) == Some(&block);
@@ -65,28 +71,29 @@ impl Books for Holdings<'_> {
     }
 
     fn freed(&self, leaving: &[usize], runs: &[Run]) -> usize {
-        let mut held: Vec<(u32, usize, usize)> = Vec::new();
-        for &place in leaving {
-            let table = &self.running[place].table;
-            let needed = table.len().div_ceil(self.block_tokens);
-            let blocks = table.blocks().iter().take(needed).enumerate();
-            held.extend(blocks.map(|(index, &block)| (block, index, place)));
-        }
-        held.sort_unstable();
-        let leaves = |run: &&Run| match run.who {
+        let stays = |run: &&Run| match run.who {
             Who::Running(place) => !leaving.contains(&place),
             Who::Waiting(_) => true,
         };
-        held.chunk_by(|a, b| a.0 == b.0)
-            .filter(|holders| {
-                let (block, index, place) = holders[0];
-                let owner = &self.running[place];
-                self.kv.references(block) as usize == holders.len()
-                    && !runs
-                        .iter()
-                        .filter(leaves)
-                        .any(|run| self.adopted(owner, index, run))
-            })
+        let free = |order: usize, index: usize, block: u32| {
+            // Of those who leave and have it, the first counts it: where several do, it is at the same
+            // index of all.
+            let before = leaving[..order].iter();
+            let after = leaving[order + 1..].iter();
+            let has = |place: &&usize| self.needed(**place).get(index) == Some(&block);
+            let references = self.kv.references(block) as usize;
+            let alone = references == 1
+                || (before.filter(has).count() == 0 && references == 1 + after.filter(has).count());
+            let owner = &self.running[leaving[order]];
+            let mut runs = runs.iter().filter(stays);
+            alone && !runs.any(|run| self.adopted(owner, index, run))
+        };
+        let blocks = leaving.iter().enumerate().flat_map(|(order, &place)| {
+            let needed = self.needed(place).iter().enumerate();
+            needed.map(move |(index, &block)| (order, index, block))
+        });
+        blocks
+            .filter(|&(order, index, block)| free(order, index, block))
             .count()
     }
 

@@ -45,6 +45,7 @@ mod holdings;
 mod host;
 mod inbox;
 mod ladder;
+mod lists;
 mod load;
 #[cfg(test)]
 mod mixes;
@@ -100,7 +101,7 @@ pub use plan::{
     WeightsRequest, longest_of,
 };
 pub use process::ProcessBase;
-pub use reply::{EmbedEvent, Event, PromptLogprob, TokenStream, Usage, VectorStream};
+pub use reply::{EmbedEvent, Event, TokenStream, Usage, VectorStream};
 pub use request::{EmbedRequest, GenerateRequest, Rejected};
 pub use sample::{History, Sampler, SamplingError, SamplingParams, argmax};
 pub use schedule::Admission;

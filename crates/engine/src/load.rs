@@ -27,6 +27,8 @@ pub struct EngineModel {
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) plan: Arc<MemoryPlan>,
     pub(crate) job: Job,
+    /// What its steps take down: charged before it is made.
+    pub(crate) lists: Reservation,
     pub(crate) account: Account,
 }
 
@@ -80,9 +82,7 @@ impl EngineModel {
         let sampling = Bytes(Sampler::bytes(config.vocab) as u64);
         // What comes after the weights is held while they are read, so that nobody else can take it;
         // the buffer for that lies in it, and so adds nothing to the peak.
-        let after = plan
-            .kv()
-            .map_or(Bytes::ZERO, |kv| after_loading(kv, config.vocab));
+        let after = after_loading(plan.kv(), config.vocab, plan.lists());
         let staging = charge_of(plan.model.staging_bytes());
         let mut held = account
             .child("staging", Lifetime::Procedural)
@@ -99,6 +99,7 @@ impl EngineModel {
             progress,
         )?;
         drop((staging, held));
+        let lists = reserve_lists(&account, &plan)?;
         let job = match plan.kv().copied() {
             Some(kv) => Job::Generate {
                 _sampling: account
@@ -126,6 +127,7 @@ impl EngineModel {
             vocabulary,
             plan: Arc::new(plan),
             job,
+            lists,
             account,
         })
     }
@@ -172,6 +174,12 @@ pub(crate) fn open_account(
     let account = ledger.root().child(name, Lifetime::Semantic);
     vocabulary.charge(&account)?;
     Ok(account)
+}
+
+/// Charges what the model's steps take down.
+pub(crate) fn reserve_lists(account: &Account, plan: &MemoryPlan) -> Result<Reservation, Refusal> {
+    let account = account.child("lists", Lifetime::Procedural);
+    account.reserve(plan.lists().bytes)
 }
 
 /// The memory that passes run in.

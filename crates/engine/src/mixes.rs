@@ -25,7 +25,7 @@ use crate::load::{EngineModel, Job};
 use crate::options::{CompactionOptions, SpillOptions};
 use crate::plan::{MemoryPlan, PlanRequest, WeightsRequest};
 use crate::process::ProcessBase;
-use crate::reply::{self, Event, PromptLogprob, TokenStream};
+use crate::reply::{self, Event, Lag, TokenStream};
 use crate::request::GenerateRequest;
 use crate::schedule::Admission;
 use crate::sequence::Arrival;
@@ -255,15 +255,16 @@ impl Heard {
                     logprob,
                     top,
                 } => {
-                    self.text.push_str(&text);
+                    self.text.push_str(text);
                     self.tokens.push(token);
-                    self.logprobs.push(bits(token, logprob, &top));
+                    self.logprobs.push(bits(token, logprob, top));
                 }
-                Event::Text(text) => self.text.push_str(&text),
-                Event::PromptLogprobs(found) => {
-                    let bits = |f: &PromptLogprob| bits(f.token, f.logprob, &f.top);
-                    self.prompt.extend(found.iter().map(bits));
-                }
+                Event::Text(text) => self.text.push_str(text),
+                Event::PromptToken {
+                    token,
+                    logprob,
+                    top,
+                } => self.prompt.push(bits(token, logprob, top)),
                 Event::Done { usage, .. } => {
                     assert!(usage.cached_tokens < usage.prompt_tokens);
                     self.cached = usage.cached_tokens;
@@ -297,7 +298,7 @@ struct Ask {
 }
 
 fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
-    let (sender, stream) = reply::tokens(None);
+    let (sender, stream) = reply::tokens(None, Lag::default());
     let request = GenerateRequest {
         prompt: ask.prompt.clone(),
         stop: StopRules {

@@ -140,8 +140,9 @@ impl Pending {
         }
         self.window = self.entries.len().min(WINDOW);
         let entries = self.entries.make_contiguous();
-        // Stable: texts of one length stay in their order.
-        entries[..self.window].sort_by_key(|entry| std::cmp::Reverse(entry.tokens));
+        // Texts of one length stay in their order; in place, since a batch is waited for.
+        entries[..self.window]
+            .sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.tokens), entry.text));
     }
 
     /// Takes the longest text of the window that has at most so many tokens.

@@ -16,6 +16,7 @@ use weights::Held;
 pub use weights::{DtypeChoice, Expected, ResidencyChoice, Streaming, WeightsRequest};
 
 use crate::EngineError;
+use crate::lists::Lists;
 use crate::process::ProcessBase;
 use crate::sample::Sampler;
 use crate::vocabulary::Vocabulary;
@@ -240,7 +241,16 @@ impl MemoryPlan {
                 note: "candidates".to_owned(),
             });
         }
-        let staging = staging(&model, kv.as_ref(), config.vocab);
+        let lists = Lists::of(&model, request.purpose, request.parallel);
+        parts.push(PlanPart {
+            name: "lists",
+            bytes: lists.bytes,
+            note: match request.purpose {
+                Purpose::Generate => "who runs in a step, and what comes of it".to_owned(),
+                Purpose::Embed => "texts of a batch".to_owned(),
+            },
+        });
+        let staging = staging(&model, kv.as_ref(), config.vocab, lists);
         if base.arena.is_some() && staging > Bytes::ZERO {
             parts.push(PlanPart {
                 name: "staging",
@@ -271,6 +281,11 @@ impl MemoryPlan {
         self.parts
             .iter()
             .fold(Bytes(0), |sum, part| sum.saturating_add(part.bytes))
+    }
+
+    /// What its steps take down.
+    pub(crate) fn lists(&self) -> Lists {
+        Lists::of(&self.model, self.request.purpose, self.request.parallel)
     }
 
     /// What it was planned for.
@@ -333,7 +348,12 @@ impl MemoryPlan {
         let vocab = self.vocab;
         Need {
             loaded,
-            loading: loaded.saturating_add(staging(&self.model, self.kv.as_ref(), vocab)),
+            loading: loaded.saturating_add(staging(
+                &self.model,
+                self.kv.as_ref(),
+                vocab,
+                self.lists(),
+            )),
         }
     }
 
@@ -410,16 +430,19 @@ fn activations(model: &ModelPlan, there: Option<Bytes>) -> PlanPart {
 
 /// Bytes that loading a served model takes for a while beyond what it takes in the end: the buffer that
 /// pieces of the file are staged in lies where keys and values will, but for the rest of it.
-fn staging(model: &ModelPlan, kv: Option<&KvPlan>, vocab: usize) -> Bytes {
+fn staging(model: &ModelPlan, kv: Option<&KvPlan>, vocab: usize, lists: Lists) -> Bytes {
     let staging = charge_of(model.staging_bytes());
-    let after = kv.map_or(Bytes::ZERO, |kv| after_loading(kv, vocab));
+    let after = after_loading(kv, vocab, lists);
     staging.saturating_sub(after)
 }
 
 /// Bytes that a model takes when its weights have been read.
-pub(crate) fn after_loading(kv: &KvPlan, vocab: usize) -> Bytes {
-    kv.bytes()
-        .saturating_add(Bytes(Sampler::bytes(vocab) as u64))
+pub(crate) fn after_loading(kv: Option<&KvPlan>, vocab: usize, lists: Lists) -> Bytes {
+    let writes = kv.map_or(Bytes::ZERO, |kv| {
+        let sampler = Bytes::from(Sampler::bytes(vocab));
+        kv.bytes().saturating_add(sampler)
+    });
+    writes.saturating_add(lists.bytes)
 }
 
 /// What is planned, and within what.

@@ -174,8 +174,14 @@ impl Sampler {
     }
 
     /// The log-probability of `token` under the plain softmax of `logits`, and the `top` most likely
-    /// tokens with theirs, best first.
-    pub fn logprobs(&mut self, logits: &[f32], token: u32, top: usize) -> (f32, Vec<(u32, f32)>) {
+    /// tokens with theirs, best first, which are appended to `best`.
+    pub fn logprobs(
+        &mut self,
+        logits: &[f32],
+        token: u32,
+        top: usize,
+        best: &mut Vec<(u32, f32)>,
+    ) -> f32 {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits
             .iter()
@@ -195,7 +201,7 @@ impl Sampler {
             .map_or(LOGPROB_LEAST, |&l| logprob(l));
         let top = top.min(logits.len());
         if top == 0 {
-            return (own, Vec::new());
+            return own;
         }
         let candidates = &mut self.candidates;
         candidates.clear();
@@ -203,8 +209,8 @@ impl Sampler {
         candidates.select_nth_unstable_by(top - 1, by_likelihood);
         candidates.truncate(top);
         candidates.sort_unstable_by(by_likelihood);
-        let best = candidates.iter().map(|&(token, l)| (token, logprob(l)));
-        (own, best.collect())
+        best.extend(candidates.iter().map(|&(token, l)| (token, logprob(l))));
+        own
     }
 
     /// The token after `index` generated ones, from its logits. Random numbers are made from `seed`.
@@ -469,13 +475,15 @@ mod tests {
     fn log_probabilities_sum_to_one_and_stay_finite() {
         let logits = [2.0, -1.0, 0.5, f32::NEG_INFINITY];
         let mut sampler = Sampler::new(4);
-        let (own, all) = sampler.logprobs(&logits, 2, 10);
+        let mut all = Vec::new();
+        let own = sampler.logprobs(&logits, 2, 10, &mut all);
         assert_eq!(all.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 2, 1, 3]);
         assert_eq!(own, all[1].1);
         let sum: f32 = all.iter().map(|t| t.1.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6);
         assert_eq!(all[3].1, LOGPROB_LEAST);
-        assert!(sampler.logprobs(&[f32::NAN, 1.0], 0, 2).0.is_finite());
+        let own = sampler.logprobs(&[f32::NAN, 1.0], 0, 2, &mut all);
+        assert!(own.is_finite());
     }
 
     #[test]

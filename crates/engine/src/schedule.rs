@@ -157,6 +157,18 @@ pub struct Decision {
     leaving: Vec<usize>,
 }
 
+impl Decision {
+    /// With room for so many sequences.
+    pub fn with_capacity(sequences: usize) -> Self {
+        Self {
+            preempt: Vec::with_capacity(sequences),
+            runs: Vec::with_capacity(sequences),
+            seniors: Vec::with_capacity(sequences),
+            leaving: Vec::with_capacity(sequences),
+        }
+    }
+}
+
 /// What is left while a decision is made.
 struct Left {
     blocks: usize,

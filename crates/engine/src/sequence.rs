@@ -10,7 +10,7 @@ use crate::EngineError;
 use crate::chain::Chain;
 use crate::generate::FinishReason;
 use crate::params::GenerateParams;
-use crate::reply::{Event, PromptLogprob, Sender, Usage};
+use crate::reply::{TokenSender, Usage};
 use crate::request::GenerateRequest;
 use crate::sample::History;
 use crate::schedule::{Candidate, Seniority};
@@ -24,7 +24,7 @@ pub(crate) struct Arrival {
     pub(crate) request: GenerateRequest,
     /// Most tokens to generate.
     pub(crate) longest: usize,
-    pub(crate) reply: Sender<Event>,
+    pub(crate) reply: TokenSender,
 }
 
 /// A sequence, running or waiting.
@@ -56,22 +56,22 @@ pub(crate) struct Sequence {
     pub(crate) spilled: VecDeque<Spilled>,
     detokenizer: Detokenizer,
     matcher: StopMatcher<Vec<String>>,
-    reply: Sender<Event>,
+    reply: TokenSender,
     failed: bool,
     /// It is written down that it had to wait for memory.
     pub(crate) held_up: bool,
 }
 
 /// What a step found out about a sequence.
-pub(crate) enum Outcome {
-    /// Log-probabilities of the next token of the prompt.
-    Prompt(PromptLogprob),
-    /// The next token.
-    Next {
-        token: u32,
-        logprob: Option<f32>,
-        top: Vec<(u32, f32)>,
-    },
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Outcome {
+    /// The next token, or the next of the prompt.
+    pub(crate) token: u32,
+    pub(crate) logprob: Option<f32>,
+    /// How many alternatives to it there are: the next in the step's list.
+    pub(crate) top: usize,
+    /// Whether the token is one of the prompt, whose likelihood was wanted.
+    pub(crate) prompt: bool,
 }
 
 /// Room for all tokens that there may be is taken at once: no step has to make more, and the bytes are
@@ -79,6 +79,12 @@ pub(crate) enum Outcome {
 fn with_room(mut prompt: Vec<u32>, longest: usize) -> Vec<u32> {
     prompt.reserve_exact(longest);
     prompt
+}
+
+impl AsMut<BlockTable> for Sequence {
+    fn as_mut(&mut self) -> &mut BlockTable {
+        &mut self.table
+    }
 }
 
 impl Sequence {
@@ -101,7 +107,7 @@ impl Sequence {
             ignore_end,
             ..
         } = request.stop;
-        let chain = hasher.map(|hasher| Chain::new(hasher, &request.prompt, block_tokens));
+        let chain = hasher.map(|hasher| Chain::new(hasher, &request.prompt, longest, block_tokens));
         Self {
             chain,
             reached: 0,
@@ -151,11 +157,14 @@ impl Sequence {
     }
 
     /// Makes room for all that it may become, once: when it is let in for the first time.
-    pub(crate) fn prepare(&mut self, block_tokens: usize) {
+    pub(crate) fn prepare(&mut self, block_tokens: usize, spills: bool) {
         let most = self.prompt + self.longest;
         if self.reached == 0 && self.table.blocks().is_empty() {
             self.tokens.reserve_exact(most - self.tokens.len());
             self.table = BlockTable::with_capacity(most, block_tokens);
+            if spills {
+                self.spilled.reserve_exact(most.div_ceil(block_tokens));
+            }
         }
     }
 
@@ -244,7 +253,7 @@ impl Sequence {
     /// Ends it before its time.
     pub(crate) fn fail(&mut self, error: EngineError) {
         self.failed = true;
-        self.reply.send(Event::Failed(error));
+        self.reply.fail(error);
     }
 
     /// Whether nobody waits for it any more.
@@ -280,41 +289,42 @@ impl Sequence {
         }
     }
 
-    /// Sends log-probabilities of the prompt.
-    pub(crate) fn echo(&mut self, mut found: Vec<PromptLogprob>) {
-        if self.echoed == 0 {
-            let first = PromptLogprob {
-                token: self.tokens[0],
-                logprob: None,
-                top: Vec::new(),
-            };
-            found.insert(0, first);
-        }
-        self.echoed += found.len();
-        self.reply.send(Event::PromptLogprobs(found));
+    /// Tells how likely the prompt's next token was; gives the bytes that were copied for it.
+    pub(crate) fn echo(&mut self, found: &Outcome, top: &[(u32, f32)]) -> usize {
+        let first = self.echo_first();
+        self.echoed += 1;
+        first + self.reply.prompt_token(found.token, found.logprob, top)
     }
 
-    /// Takes the next token; says whether the sequence has ended with it.
+    /// The prompt's first token follows nothing.
+    fn echo_first(&mut self) -> usize {
+        if self.echoed > 0 {
+            return 0;
+        }
+        self.echoed = 1;
+        self.reply.prompt_token(self.tokens[0], None, &[])
+    }
+
+    /// Takes the next token; says whether the sequence has ended with it, and how many bytes were
+    /// copied to tell of it.
     pub(crate) fn take(
         &mut self,
         vocabulary: &Vocabulary,
         block_tokens: usize,
-        token: u32,
-        logprob: Option<f32>,
-        top: Vec<(u32, f32)>,
-    ) -> bool {
+        next: &Outcome,
+        top: &[(u32, f32)],
+    ) -> (bool, usize) {
+        let (token, mut copied) = (next.token, 0);
         // A prompt of one token has nothing to echo but itself.
-        if self.echo && self.echoed == 0 {
-            self.echo(Vec::new());
+        if self.echo {
+            copied += self.echo_first();
         }
         if self.longest == 0 {
-            self.end(FinishReason::Length);
-            return true;
+            return (true, copied + self.end(FinishReason::Length));
         }
         let ends = vocabulary.is_end(token) && !self.ignore_end;
         if ends || self.stop_tokens.contains(&token) {
-            self.end(FinishReason::Stop);
-            return true;
+            return (true, copied + self.end(FinishReason::Stop));
         }
         self.tokens.push(token);
         if let Some(chain) = &mut self.chain {
@@ -322,33 +332,26 @@ impl Sequence {
         }
         let certain = self.detokenizer.push(vocabulary.tokenizer(), token);
         let (text, found) = self.matcher.push(certain);
-        self.reply.send(Event::Token {
-            text,
-            token,
-            logprob,
-            top,
-        });
+        copied += self.reply.token(text, token, next.logprob, top);
         if found {
             self.done(FinishReason::Stop);
-            return true;
+            return (true, copied);
         }
         if self.generated() == self.longest {
-            self.end(FinishReason::Length);
-            return true;
+            return (true, copied + self.end(FinishReason::Length));
         }
-        false
+        (false, copied)
     }
 
-    /// Ends the text with what was held back, unless that holds a stop string.
-    fn end(&mut self, finish: FinishReason) {
-        let (mut text, found) = self.matcher.push(self.detokenizer.finish());
-        if !found {
-            text.push_str(&self.matcher.finish());
-        }
-        if !text.is_empty() {
-            self.reply.send(Event::Text(text));
-        }
+    /// Ends the text with what was held back, unless that holds a stop string; gives the bytes copied.
+    fn end(&mut self, finish: FinishReason) -> usize {
+        let (text, found) = self.matcher.finish(self.detokenizer.finish());
+        let copied = match text {
+            "" => 0,
+            text => self.reply.text(text),
+        };
         self.done(if found { FinishReason::Stop } else { finish });
+        copied
     }
 
     fn done(&mut self, finish: FinishReason) {
@@ -357,7 +360,7 @@ impl Sequence {
             completion_tokens: self.generated(),
             cached_tokens: self.found,
         };
-        self.reply.send(Event::Done { finish, usage });
+        self.reply.done(finish, usage);
     }
 
     /// Tokens generated so far.

@@ -34,7 +34,7 @@ use bursar_model::{ForwardBatch, ModelError};
 use crate::batch::Decoder;
 use crate::generate::FinishReason;
 use crate::options::{CompactionOptions, SpillOptions};
-use crate::reply::{self, Event, TokenStream};
+use crate::reply::{self, Event, Lag, TokenStream};
 use crate::request::GenerateRequest;
 use crate::sample::Sampler;
 use crate::schedule::{Admission, OVERTAKES_MAX, Seniority};
@@ -182,7 +182,7 @@ impl Client {
             assert!(!self.ended, "something after the end: {event:?}");
             match event {
                 Event::Token { token, .. } => self.heard.push(token),
-                Event::PromptLogprobs(found) => self.echoed += found.len(),
+                Event::PromptToken { .. } => self.echoed += 1,
                 Event::Text(_) => {}
                 Event::Done { finish, usage } => {
                     assert_eq!(finish, FinishReason::Length);
@@ -363,7 +363,7 @@ impl Simulation {
         };
         for _ in 0..choices {
             let random = &mut self.random;
-            let (sender, stream) = reply::tokens(None);
+            let (sender, stream) = reply::tokens(None, Lag::default());
             self.clients.push(Client {
                 tenant,
                 want: alone(&prompt, wants, self.vocab),

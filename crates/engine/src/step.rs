@@ -15,9 +15,10 @@ use bursar_profile::span;
 use crate::EngineError;
 use crate::batch::{Batch, Decoder};
 use crate::holdings::Holdings;
+use crate::lists::Lists;
 use crate::options::CompactionOptions;
 use crate::pace::Pace;
-use crate::reply::PromptLogprob;
+use crate::request::GenerateRequest;
 use crate::sample::Sampler;
 use crate::schedule::{Admission, Candidate, Decision, Limits, decide};
 use crate::sequence::{Arrival, Outcome, Question, Sequence};
@@ -67,6 +68,8 @@ pub struct Totals {
     pub returned_bytes: u64,
     /// Time spent on that, in microseconds.
     pub compaction_us: u64,
+    /// Bytes of events written to clients' queues: heads, texts and alternatives, or vectors.
+    pub reply_bytes: u64,
 }
 
 /// All sequences of a model, and what runs them.
@@ -87,6 +90,11 @@ pub(crate) struct Generation<D> {
     batch: Batch,
     candidates: [Vec<Candidate>; 2],
     outcomes: Vec<(usize, Outcome)>,
+    /// Alternatives to the tokens of the outcomes, one after the other.
+    tops: Vec<(u32, f32)>,
+    /// Places of those who leave after the step, and of those among them who have ended.
+    leaving: Vec<usize>,
+    ended: Vec<usize>,
     totals: Totals,
     arrived: u64,
     block_tokens: usize,
@@ -127,6 +135,9 @@ impl<D: Decoder> Generation<D> {
         spill: Option<Spill>,
         clock: Clock,
     ) -> Self {
+        let Lists {
+            tokens, sequences, ..
+        } = Lists::writing(rules.batch_tokens, rules.parallel);
         Self {
             block_tokens: kv.layout().block_tokens(),
             decoder,
@@ -137,13 +148,16 @@ impl<D: Decoder> Generation<D> {
             rules,
             spill,
             clock,
-            running: Vec::new(),
+            running: Vec::with_capacity(sequences),
             waiting: Vec::new(),
             rates: Rates::default(),
-            decision: Decision::default(),
-            batch: Batch::default(),
-            candidates: Default::default(),
-            outcomes: Vec::new(),
+            decision: Decision::with_capacity(sequences),
+            batch: Batch::with_capacity(tokens, sequences),
+            candidates: [Vec::with_capacity(sequences), Vec::new()],
+            outcomes: Vec::with_capacity(tokens),
+            tops: Vec::new(),
+            leaving: Vec::with_capacity(sequences),
+            ended: Vec::with_capacity(sequences),
             totals: Totals::default(),
             arrived: 0,
             shrunk_until: Duration::ZERO,
@@ -156,10 +170,27 @@ impl<D: Decoder> Generation<D> {
         let hasher = self.rules.fingerprint.as_ref();
         let hasher = hasher.map(|fingerprint| PrefixHasher::new(fingerprint, &salt));
         let order = self.arrived;
+        self.expect(&arrival.request);
         let sequence = Sequence::new(arrival, order, &self.vocabulary, hasher, self.block_tokens);
         self.arrived += 1;
         self.totals.requests += 1;
         self.wait(sequence);
+    }
+
+    /// Makes room for a request, so that no step has to: among those who wait, all who run included,
+    /// whom a step may make wait again; and for the alternatives that it wants to be told.
+    fn expect(&mut self, request: &GenerateRequest) {
+        let more = self.rules.parallel + 1;
+        let [_, candidates] = &mut self.candidates;
+        self.waiting.reserve(more);
+        candidates.clear();
+        candidates.reserve(self.waiting.len() + more);
+        let top = request.logprobs.map_or(0, usize::from);
+        let rows = match request.echo_logprobs {
+            true => self.rules.batch_tokens,
+            false => self.rules.parallel,
+        };
+        self.tops.reserve(rows * top);
     }
 
     /// Puts a sequence among the waiting, in order of seniority.
@@ -272,11 +303,8 @@ impl<D: Decoder> Generation<D> {
         }
         let _span = span!("engine.compact");
         let start = (self.clock)();
-        let tables = self.running.iter_mut().map(|sequence| &mut sequence.table);
-        let mut tables: Vec<_> = tables.collect();
-        let done = self
-            .kv
-            .compact(&mut tables, options.bytes_per_step, &triggers);
+        let (tables, budget) = (&mut self.running, options.bytes_per_step);
+        let done = self.kv.compact(tables, budget, &triggers);
         if done.is_empty() {
             return false;
         }
@@ -365,6 +393,7 @@ impl<D: Decoder> Generation<D> {
             running,
             batch,
             outcomes,
+            tops,
             ..
         } = self;
         batch.run(
@@ -375,15 +404,11 @@ impl<D: Decoder> Generation<D> {
             &mut |output, logits| {
                 let _span = span!("engine.sample");
                 let sequence = &running[output.sequence];
-                let outcome = match sequence.question(output.position) {
+                let before = tops.len();
+                let (token, logprob, prompt) = match sequence.question(output.position) {
                     Question::Prompt { token, top } => {
-                        let (logprob, top) = sampler.logprobs(logits, token, top);
-                        let logprob = Some(logprob);
-                        Outcome::Prompt(PromptLogprob {
-                            token,
-                            logprob,
-                            top,
-                        })
+                        let logprob = sampler.logprobs(logits, token, top, tops);
+                        (token, Some(logprob), true)
                     }
                     Question::Next {
                         history,
@@ -402,15 +427,15 @@ impl<D: Decoder> Generation<D> {
                             history,
                             &never,
                         );
-                        let found = logprobs.map(|top| sampler.logprobs(logits, token, top));
-                        let (logprob, top) =
-                            found.map_or((None, Vec::new()), |(l, t)| (Some(l), t));
-                        Outcome::Next {
-                            token,
-                            logprob,
-                            top,
-                        }
+                        let found = logprobs.map(|top| sampler.logprobs(logits, token, top, tops));
+                        (token, found, false)
                     }
+                };
+                let outcome = Outcome {
+                    token,
+                    logprob,
+                    top: tops.len() - before,
+                    prompt,
                 };
                 outcomes.push((output.sequence, outcome));
             },
@@ -421,6 +446,7 @@ impl<D: Decoder> Generation<D> {
     /// none of their blocks is published: what is in them is unknown.
     fn fail(&mut self, error: ModelError) {
         self.outcomes.clear();
+        self.tops.clear();
         let error = Arc::new(error);
         for place in self.batch.places() {
             self.running[place].fail(EngineError::Pass(Arc::clone(&error)));
@@ -430,43 +456,34 @@ impl<D: Decoder> Generation<D> {
     /// Tells the clients; frees what has ended, and lets those that were preempted wait.
     fn deliver(&mut self) {
         let _span = span!("engine.deliver", self.outcomes.len());
-        let mut ended: Vec<usize> = Vec::new();
-        let mut echo: Vec<PromptLogprob> = Vec::new();
-        let mut outcomes = self.outcomes.drain(..).peekable();
-        while let Some((place, outcome)) = outcomes.next() {
-            let sequence = &mut self.running[place];
-            match outcome {
-                Outcome::Prompt(found) => {
-                    echo.push(found);
-                    let more = outcomes
-                        .peek()
-                        .is_some_and(|(next, o)| *next == place && matches!(o, Outcome::Prompt(_)));
-                    if !more {
-                        sequence.echo(std::mem::take(&mut echo));
-                    }
-                }
-                Outcome::Next {
-                    token,
-                    logprob,
-                    top,
-                } => {
-                    let before = sequence.generated();
-                    let block_tokens = self.block_tokens;
-                    if sequence.take(&self.vocabulary, block_tokens, token, logprob, top) {
-                        ended.push(place);
-                    }
-                    self.totals.outputs += (sequence.generated() - before) as u64;
-                }
+        let mut tops = self.tops.as_slice();
+        self.ended.clear();
+        for (place, outcome) in &self.outcomes {
+            let sequence = &mut self.running[*place];
+            let (top, rest) = tops.split_at(outcome.top);
+            tops = rest;
+            if outcome.prompt {
+                self.totals.reply_bytes += sequence.echo(outcome, top) as u64;
+                continue;
             }
+            let before = sequence.generated();
+            let (ends, copied) = sequence.take(&self.vocabulary, self.block_tokens, outcome, top);
+            if ends {
+                self.ended.push(*place);
+            }
+            self.totals.reply_bytes += copied as u64;
+            self.totals.outputs += (sequence.generated() - before) as u64;
         }
-        drop(outcomes);
+        self.outcomes.clear();
+        self.tops.clear();
         // From the back, so that places stay what they are.
-        let mut leaving = self.decision.preempt.clone();
-        leaving.extend_from_slice(&ended);
-        leaving.sort_unstable();
-        for &place in leaving.iter().rev() {
+        self.leaving.clear();
+        self.leaving.extend_from_slice(&self.decision.preempt);
+        self.leaving.extend_from_slice(&self.ended);
+        self.leaving.sort_unstable();
+        while let Some(place) = self.leaving.pop() {
             let mut sequence = self.running.remove(place);
-            if ended.contains(&place) {
+            if self.ended.contains(&place) {
                 release(&mut self.kv, &mut self.spill, &mut sequence);
             } else {
                 self.wait(sequence);

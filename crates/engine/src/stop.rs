@@ -18,43 +18,66 @@ pub struct StopRules {
 #[derive(Debug)]
 pub struct StopMatcher<S> {
     strings: S,
+    /// What was given last, and what is held back after it.
     held: String,
+    /// Bytes of it that were given.
+    given: usize,
 }
+
+/// Bytes of text that are watched at a time, as a rule; more make the matcher grow once.
+const TEXT_LEN: usize = 256;
 
 impl<S: AsRef<[String]>> StopMatcher<S> {
     /// Watches for `strings`; empty ones never match.
     pub fn new(strings: S) -> Self {
+        // Room for all that may be held back and for what comes on top of it: watching takes none.
+        let longest = strings.as_ref().iter().map(String::len).max();
         Self {
+            held: String::with_capacity(longest.map_or(0, |longest| longest + TEXT_LEN)),
             strings,
-            held: String::new(),
+            given: 0,
         }
     }
 
     /// Takes new text and gives what may be emitted, and whether a stop string was found.
-    pub fn push(&mut self, text: &str) -> (String, bool) {
-        self.held.push_str(text);
-        let strings = self.strings.as_ref();
-        let found = strings
-            .iter()
-            .filter(|s| !s.is_empty())
-            .filter_map(|s| self.held.find(s.as_str()))
-            .min();
-        if let Some(at) = found {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
+    pub fn push<'a>(&'a mut self, text: &'a str) -> (&'a str, bool) {
+        if self.strings.as_ref().is_empty() {
+            return (text, false);
         }
-        let keep = strings
-            .iter()
-            .map(|s| overlap(&self.held, s))
-            .max()
-            .unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
-        (std::mem::replace(&mut self.held, rest), false)
+        let found = self.take(text);
+        if !found {
+            let strings = self.strings.as_ref().iter();
+            let keep = strings.map(|s| overlap(&self.held, s)).max();
+            self.given = self.held.len() - keep.unwrap_or(0);
+        }
+        (&self.held[..self.given], found)
     }
 
-    /// What was held back when the text ends without a stop string.
-    pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+    /// Takes the last text and gives all that is left to be emitted, and whether a stop string was
+    /// found.
+    pub fn finish<'a>(&'a mut self, text: &'a str) -> (&'a str, bool) {
+        if self.strings.as_ref().is_empty() {
+            return (text, false);
+        }
+        let found = self.take(text);
+        if !found {
+            self.given = self.held.len();
+        }
+        (&self.held[..self.given], found)
+    }
+
+    /// Adds text to what is held back; where that holds a stop string, what comes before it is given.
+    fn take(&mut self, text: &str) -> bool {
+        self.held.drain(..self.given);
+        self.given = 0;
+        self.held.push_str(text);
+        let strings = self.strings.as_ref().iter().filter(|s| !s.is_empty());
+        let found = strings.filter_map(|s| self.held.find(s.as_str())).min();
+        if let Some(at) = found {
+            self.held.truncate(at);
+            self.given = at;
+        }
+        found.is_some()
     }
 }
 
@@ -78,14 +101,14 @@ mod tests {
         let mut out = String::new();
         for piece in pieces {
             let (text, found) = matcher.push(piece);
-            out.push_str(&text);
+            out.push_str(text);
             if found {
                 assert!(stopped);
                 assert_eq!(out, want);
                 return;
             }
         }
-        out.push_str(&matcher.finish());
+        out.push_str(matcher.finish("").0);
         assert!(!stopped);
         assert_eq!(out, want);
     }

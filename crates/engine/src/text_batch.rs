@@ -3,13 +3,26 @@
 use bursar_model::{ForwardBatch, SequenceRows};
 
 /// Texts one after another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TextBatch {
     tokens: Vec<u32>,
     sequences: Vec<SequenceRows<'static>>,
 }
 
 impl TextBatch {
+    /// With room for `tokens` of so many texts.
+    pub(crate) fn with_capacity(tokens: usize, texts: usize) -> Self {
+        Self {
+            tokens: Vec::with_capacity(tokens),
+            sequences: Vec::with_capacity(texts),
+        }
+    }
+
+    /// Bytes on the heap of one with that capacity.
+    pub(crate) const fn bytes(tokens: usize, texts: usize) -> usize {
+        tokens * size_of::<u32>() + texts * size_of::<SequenceRows<'_>>()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
         self.sequences.clear();

@@ -5,18 +5,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bursar_memory::{Account, Bytes};
+use bursar_memory::{Account, Bytes, Reservation};
 use bursar_model::{Model, ModelError, ModelPlan};
 use bursar_profile::span;
 use bursar_workers::Workers;
 
 use crate::EngineError;
 use crate::embed::finish;
+use crate::lists::Lists;
 use crate::optimize;
 use crate::options::BatchOptions;
 use crate::pace::Pace;
 use crate::pack::{PackLimits, Pending, Pick, pack};
-use crate::reply::{EmbedEvent, Sender, Usage};
+use crate::reply::{Usage, VectorSender};
 use crate::request::EmbedRequest;
 use crate::step::Totals;
 use crate::text_batch::TextBatch;
@@ -25,7 +26,7 @@ use crate::text_batch::TextBatch;
 #[derive(Debug)]
 pub(crate) struct EmbedArrival {
     pub(crate) request: EmbedRequest,
-    pub(crate) reply: Sender<EmbedEvent>,
+    pub(crate) reply: VectorSender,
 }
 
 /// A request with the texts that are still to be embedded.
@@ -59,6 +60,7 @@ pub(crate) struct Embedding {
     picks: Vec<Pick>,
     batch: TextBatch,
     totals: Totals,
+    _lists: Reservation,
 }
 
 impl Embedding {
@@ -67,7 +69,9 @@ impl Embedding {
         workers: Arc<Workers>,
         normalizes: bool,
         options: BatchOptions,
+        reserved: Reservation,
     ) -> Self {
+        let lists = Lists::embedding(model.plan());
         Self {
             pace: Pace::new(model.plan().options().batch_tokens),
             model,
@@ -76,9 +80,10 @@ impl Embedding {
             requests: VecDeque::new(),
             options,
             turn: 0,
-            picks: Vec::new(),
-            batch: TextBatch::default(),
+            picks: Vec::with_capacity(lists.sequences),
+            batch: TextBatch::with_capacity(lists.tokens, lists.sequences),
             totals: Totals::default(),
+            _lists: reserved,
         }
     }
 
@@ -151,7 +156,7 @@ impl Embedding {
                 prompt_tokens: tokens.iter().map(Vec::len).sum(),
                 ..Usage::default()
             };
-            texts.arrival.reply.send(EmbedEvent::Done { usage });
+            texts.arrival.reply.done(usage);
             false
         });
         let tokens = self.batch.tokens();
@@ -170,7 +175,7 @@ impl Embedding {
         for &request in failed.iter().rev() {
             if let Some(texts) = self.requests.remove(request) {
                 let error = EngineError::Pass(Arc::clone(&error));
-                texts.arrival.reply.send(EmbedEvent::Failed(error));
+                texts.arrival.reply.fail(error);
             }
         }
     }
@@ -206,7 +211,7 @@ impl Embedding {
                     let mut values = row[..keep].to_vec();
                     finish(&mut values, normalizes || request.normalize);
                     let index = pick.text;
-                    reply.send(EmbedEvent::Vector { index, values });
+                    reply.vector(index, values);
                 }
             },
         )

@@ -72,6 +72,7 @@ pub(crate) fn begin(
         vocabulary,
         plan,
         job,
+        lists,
         name,
         ..
     } = model;
@@ -109,11 +110,13 @@ pub(crate) fn begin(
                 config,
                 keep: options.keep.clone(),
                 _sampling,
+                _lists: lists,
             })
         }
         Job::Embed { encoder } => {
             let normalizes = encoder.normalizes();
-            Box::new(Embedding::new(model, workers, normalizes, options.batches))
+            let batches = options.batches;
+            Box::new(Embedding::new(model, workers, normalizes, batches, lists))
         }
     }
 }
@@ -134,6 +137,7 @@ struct Writing {
     /// Where cached prefixes outlive it.
     keep: Option<PathBuf>,
     _sampling: Reservation,
+    _lists: Reservation,
 }
 
 impl Work for Writing {

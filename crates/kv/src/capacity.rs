@@ -80,7 +80,11 @@ impl KvCache {
     /// Gives back what is committed beyond the capacity, as far as that goes: idle slabs, then those
     /// that come free when the least recently used cached blocks are forgotten and the rest is moved
     /// together. At most `budget` bytes of blocks of these tables are moved, none if it is `None`.
-    pub fn settle(&mut self, tables: &mut [&mut BlockTable], budget: Option<Bytes>) -> Returned {
+    pub fn settle<T: AsMut<BlockTable>>(
+        &mut self,
+        tables: &mut [T],
+        budget: Option<Bytes>,
+    ) -> Returned {
         let mut returned = Returned::default();
         if !self.is_over() {
             return returned;

@@ -132,10 +132,12 @@ impl Scratch {
     }
 
     /// Counts what the tables hold, and with it which slabs must stay.
-    fn survey(&mut self, blocks: &Blocks, tables: &[&mut BlockTable]) {
+    fn survey<T: AsMut<BlockTable>>(&mut self, blocks: &Blocks, tables: &mut [T]) {
         self.entries.fill(0);
-        for &block in tables.iter().flat_map(|table| table.blocks()) {
-            self.entries[block as usize] += 1;
+        for table in tables {
+            for &block in table.as_mut().blocks() {
+                self.entries[block as usize] += 1;
+            }
         }
         for slab in 0..blocks.slabs.count() {
             let known = |block: BlockId| self.entries[block as usize] == blocks.references(block);
@@ -209,9 +211,9 @@ impl KvCache {
     ///
     /// `tables` are the sequences whose blocks may move: those of others, and blocks that are held
     /// outside of tables, stay. The time it took is told by [`KvCache::compacted`].
-    pub fn compact(
+    pub fn compact<T: AsMut<BlockTable>>(
         &mut self,
-        tables: &mut [&mut BlockTable],
+        tables: &mut [T],
         budget: Bytes,
         triggers: &Triggers,
     ) -> Compaction {
@@ -244,7 +246,7 @@ impl KvCache {
     }
 
     /// Carries out the planned moves; gives how many.
-    fn carry_out(&mut self, tables: &mut [&mut BlockTable]) -> usize {
+    fn carry_out<T: AsMut<BlockTable>>(&mut self, tables: &mut [T]) -> usize {
         let count = self.scratch.moves.len();
         for i in 0..count {
             let Move { from, to } = self.scratch.moves[i];
@@ -257,7 +259,7 @@ impl KvCache {
         }
         if count > 0 {
             for table in tables {
-                for block in table.blocks_mut() {
+                for block in table.as_mut().blocks_mut() {
                     let target = self.scratch.targets[*block as usize];
                     *block = if target == NONE { *block } else { target };
                 }

@@ -13,10 +13,22 @@ pub struct BlockTable {
     len: usize,
 }
 
+/// Whoever has a table is one, where tables are asked for: so nobody has to gather them in a list.
+impl AsMut<BlockTable> for BlockTable {
+    fn as_mut(&mut self) -> &mut BlockTable {
+        self
+    }
+}
+
 impl BlockTable {
     /// A sequence without tokens.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes on the heap of a table made for `tokens`.
+    pub const fn bytes(tokens: usize, block_tokens: usize) -> usize {
+        tokens.div_ceil(block_tokens) * size_of::<BlockId>()
     }
 
     /// A sequence without tokens that will grow to `tokens` without allocating.

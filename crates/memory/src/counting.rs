@@ -9,12 +9,17 @@
 
 #![allow(unsafe_code)]
 
+mod watch;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::bytes::Bytes;
+use watch::Watch;
+pub use watch::exempt_this_thread;
 
 /// An allocator that can say what a block really takes.
 ///
@@ -54,6 +59,9 @@ pub struct CountingAllocator<A> {
     peak: AtomicU64,
     allocations: AtomicU64,
     deallocations: AtomicU64,
+    /// Bytes of all blocks handed out so far.
+    allocated: AtomicU64,
+    watch: Watch,
 }
 
 /// The allocator of the whole program. In `main.rs`:
@@ -113,6 +121,8 @@ pub struct HeapCounts {
     pub allocations: u64,
     /// Blocks taken back so far.
     pub deallocations: u64,
+    /// Bytes of all blocks handed out so far.
+    pub allocated: Bytes,
 }
 
 impl<A> CountingAllocator<A> {
@@ -124,6 +134,8 @@ impl<A> CountingAllocator<A> {
             peak: AtomicU64::new(0),
             allocations: AtomicU64::new(0),
             deallocations: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
+            watch: Watch::new(),
         }
     }
 
@@ -135,6 +147,7 @@ impl<A> CountingAllocator<A> {
             peak: Bytes(count(&self.peak)),
             allocations: count(&self.allocations),
             deallocations: count(&self.deallocations),
+            allocated: Bytes(count(&self.allocated)),
         }
     }
 
@@ -142,6 +155,28 @@ impl<A> CountingAllocator<A> {
     pub fn reset_peak(&self) {
         self.peak
             .store(self.live.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// From now on, until [`CountingAllocator::unseal`], no thread is to ask for a block but those that
+    /// are exempt ([`exempt_this_thread`]). Whoever does gets it all the same; `told` is called on its
+    /// thread, to say where it was.
+    pub fn seal(&self, told: Option<fn()>) {
+        self.watch.seal(told);
+    }
+
+    /// Ends it, and gives how many blocks were asked for meanwhile.
+    pub fn unseal(&self) -> u64 {
+        self.watch.unseal()
+    }
+
+    /// Whether time in the allocator is measured from now on: two looks at the clock for each block.
+    pub fn time(&self, on: bool) {
+        self.watch.time(on);
+    }
+
+    /// How long all threads have been in the allocator while it was measured.
+    pub fn timed(&self) -> Duration {
+        self.watch.timed()
     }
 
     fn allocated(&self, len: usize) {
@@ -155,6 +190,7 @@ impl<A> CountingAllocator<A> {
             self.peak.fetch_max(live, Ordering::Relaxed);
         }
         self.allocations.fetch_add(1, Ordering::Relaxed);
+        self.allocated.fetch_add(len, Ordering::Relaxed);
         THREAD.with(|thread| {
             let live = thread.live.get().wrapping_add_unsigned(len);
             thread.live.set(live);
@@ -184,7 +220,9 @@ impl<A> CountingAllocator<A> {
 unsafe impl<A: MeasuredAlloc> GlobalAlloc for CountingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        let block = unsafe { self.inner.alloc(layout) };
+        let block = self
+            .watch
+            .around(true, || unsafe { self.inner.alloc(layout) });
         if !block.is_null() {
             // SAFETY: just allocated with this layout.
             self.allocated(unsafe { self.inner.held_len(block, layout) });
@@ -194,7 +232,9 @@ unsafe impl<A: MeasuredAlloc> GlobalAlloc for CountingAllocator<A> {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        let block = unsafe { self.inner.alloc_zeroed(layout) };
+        let block = self
+            .watch
+            .around(true, || unsafe { self.inner.alloc_zeroed(layout) });
         if !block.is_null() {
             // SAFETY: just allocated with this layout.
             self.allocated(unsafe { self.inner.held_len(block, layout) });
@@ -206,14 +246,17 @@ unsafe impl<A: MeasuredAlloc> GlobalAlloc for CountingAllocator<A> {
         // SAFETY: the caller's promise; still allocated.
         self.deallocated(unsafe { self.inner.held_len(block, layout) });
         // SAFETY: the caller's promise.
-        unsafe { self.inner.dealloc(block, layout) };
+        self.watch
+            .around(false, || unsafe { self.inner.dealloc(block, layout) });
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_len: usize) -> *mut u8 {
         // SAFETY: the caller's promise; still allocated.
         let before = unsafe { self.inner.held_len(block, layout) };
         // SAFETY: the caller's promise.
-        let moved = unsafe { self.inner.realloc(block, layout, new_len) };
+        let moved = self.watch.around(true, || unsafe {
+            self.inner.realloc(block, layout, new_len)
+        });
         if !moved.is_null() {
             // SAFETY: the caller promises that `new_len` makes a valid layout with this alignment.
             let layout = unsafe { Layout::from_size_align_unchecked(new_len, layout.align()) };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, header};
-use bursar_engine::{EngineError, Event, FinishReason, PromptLogprob, TokenStream, Usage};
+use bursar_engine::{EngineError, Event, FinishReason, TokenStream, Usage};
 use futures_core::Stream;
 use serde_json::Value;
 use tokio::time::{Instant, Interval};
@@ -128,9 +128,13 @@ impl Answers {
                 Poll::Pending => open = true,
                 Poll::Ready(event) => {
                     self.next = choice + 1;
-                    return Poll::Ready(Some(
-                        self.take(choice, event).map(|piece| (choice, piece)),
-                    ));
+                    let heard = heard(event);
+                    return Poll::Ready(Some(heard.map(|(piece, usage)| {
+                        if let Some(usage) = usage {
+                            self.end(choice, usage);
+                        }
+                        (choice, piece)
+                    })));
                 }
             }
         }
@@ -140,46 +144,14 @@ impl Answers {
         }
     }
 
-    fn take(&mut self, choice: usize, event: Option<Event>) -> Result<Piece, ApiError> {
-        let piece = match event {
-            Some(Event::Token {
-                text,
-                token,
-                logprob,
-                top,
-            }) => Piece {
-                text,
-                tokens: vec![Told {
-                    token,
-                    logprob,
-                    top,
-                }],
-                ..Piece::default()
-            },
-            Some(Event::Text(text)) => Piece {
-                text,
-                ..Piece::default()
-            },
-            Some(Event::PromptLogprobs(list)) => Piece {
-                prompt: list.into_iter().map(Told::from).collect(),
-                ..Piece::default()
-            },
-            Some(Event::Done { finish, usage }) => {
-                self.streams[choice] = None;
-                self.usage.completion_tokens += usage.completion_tokens;
-                if choice.is_multiple_of(self.n) {
-                    self.usage.prompt_tokens += usage.prompt_tokens;
-                    self.usage.cached_tokens += usage.cached_tokens;
-                }
-                Piece {
-                    finish: Some(finish),
-                    ..Piece::default()
-                }
-            }
-            Some(Event::Failed(error)) => return Err(failed(&error)),
-            None => return Err(failed(&EngineError::Stopped)),
-        };
-        Ok(piece)
+    /// An answer has ended.
+    fn end(&mut self, choice: usize, usage: Usage) {
+        self.streams[choice] = None;
+        self.usage.completion_tokens += usage.completion_tokens;
+        if choice.is_multiple_of(self.n) {
+            self.usage.prompt_tokens += usage.prompt_tokens;
+            self.usage.cached_tokens += usage.cached_tokens;
+        }
     }
 
     /// All answers in one body, which holds what it takes until it has been handed over.
@@ -244,19 +216,40 @@ impl Answers {
     }
 }
 
-impl From<PromptLogprob> for Told {
-    fn from(told: PromptLogprob) -> Told {
-        let PromptLogprob {
+/// What an event adds to an answer; with its usage, that is the end of it.
+fn heard(event: Option<Event<'_>>) -> Result<(Piece, Option<Usage>), ApiError> {
+    let told = |token, logprob, top: &[(u32, f32)]| {
+        vec![Told {
+            token,
+            logprob,
+            top: top.to_vec(),
+        }]
+    };
+    let mut piece = Piece::default();
+    match event {
+        Some(Event::Token {
+            text,
             token,
             logprob,
             top,
-        } = told;
-        Told {
-            token,
-            logprob,
-            top,
+        }) => {
+            piece.text = text.to_owned();
+            piece.tokens = told(token, logprob, top);
         }
+        Some(Event::Text(text)) => piece.text = text.to_owned(),
+        Some(Event::PromptToken {
+            token,
+            logprob,
+            top,
+        }) => piece.prompt = told(token, logprob, top),
+        Some(Event::Done { finish, usage }) => {
+            piece.finish = Some(finish);
+            return Ok((piece, Some(usage)));
+        }
+        Some(Event::Failed(error)) => return Err(failed(&error)),
+        None => return Err(failed(&EngineError::Stopped)),
     }
+    Ok((piece, None))
 }
 
 /// What an engine that gave up means to a client.

@@ -14,7 +14,7 @@ use super::*;
 use crate::generate::LoadOptions;
 use crate::plan::{PlanRequest, WeightsRequest};
 use crate::process::ProcessBase;
-use crate::reply::{self, Event, TokenStream};
+use crate::reply::{self, Event, Lag, TokenStream};
 use crate::request::GenerateRequest;
 use crate::sequence::Arrival;
 use crate::stop::StopRules;
@@ -147,7 +147,7 @@ fn who_panics_goes_alone() {
     let controller = twins.engine.controller();
     let granted = twins.ledger.granted();
     // A token that handles never let in.
-    let (sender, stream) = reply::tokens(None);
+    let (sender, stream) = reply::tokens(None, Lag::default());
     let arrival = Arrival {
         request: GenerateRequest {
             prompt: vec![u32::MAX],

@@ -115,7 +115,7 @@ impl<D: Decoder> Generation<D> {
             // They are named in order, each once, and those before have left already.
             debug_assert_eq!(place, entered);
             let mut sequence = self.waiting.remove(place - entered);
-            sequence.prepare(self.block_tokens);
+            sequence.prepare(self.block_tokens, self.spill.is_some());
             if self.rules.contiguous {
                 let longest = sequence.candidate().longest;
                 // The decision left room for all of it; where the system refuses the memory, blocks are

@@ -142,9 +142,7 @@ impl<D: Decoder> Generation<D> {
     }
 
     fn settle_within(&mut self, budget: Option<Bytes>) -> Returned {
-        let tables = self.running.iter_mut().map(|sequence| &mut sequence.table);
-        let mut tables: Vec<_> = tables.collect();
-        let returned = self.kv.settle(&mut tables, budget);
+        let returned = self.kv.settle(&mut self.running, budget);
         self.totals.moved_bytes += returned.moved_bytes.0;
         self.totals.returned_bytes += returned.bytes.0;
         returned
@@ -158,10 +156,8 @@ impl<D: Decoder> Generation<D> {
         let (mut moved, mut returned) = (Bytes::ZERO, Bytes::ZERO);
         while returned < bytes && moved < MOVES_MAX {
             let start = (self.clock)();
-            let tables = self.running.iter_mut().map(|sequence| &mut sequence.table);
-            let mut tables: Vec<_> = tables.collect();
-            let piece = options.bytes_per_step;
-            let done = self.kv.compact(&mut tables, piece, &Triggers::ALWAYS);
+            let (tables, piece) = (&mut self.running, options.bytes_per_step);
+            let done = self.kv.compact(tables, piece, &Triggers::ALWAYS);
             if done.is_empty() {
                 break;
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bursar_engine::{
     EngineModel, EngineOptions, Event, FinishReason, GenerateRequest, LoadOptions, MemoryPlan,
-    PlanRequest, ProcessBase, PromptLogprob, Purpose, SoloEngine, StopRules, TokenStream, Usage,
-    Vocabulary, WeightsRequest,
+    PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, TokenStream, Usage, Vocabulary,
+    WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_kernels::isa::Isa;
@@ -121,6 +121,14 @@ pub(crate) fn greedy(prompt: &[u32], max_tokens: usize) -> GenerateRequest {
     }
 }
 
+/// The log-probability of a token of a prompt.
+#[derive(Debug)]
+pub(crate) struct PromptToken {
+    pub(crate) token: u32,
+    pub(crate) logprob: Option<f32>,
+    pub(crate) top: Vec<(u32, f32)>,
+}
+
 /// Everything that a stream gave.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
@@ -128,14 +136,15 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     pub(crate) logprobs: Vec<Option<f32>>,
     pub(crate) tops: Vec<Vec<(u32, f32)>>,
-    pub(crate) prompt: Vec<PromptLogprob>,
+    /// The prompt's tokens: log-probability and alternatives of each.
+    pub(crate) prompt: Vec<PromptToken>,
     pub(crate) end: Option<(FinishReason, Usage)>,
     pub(crate) failed: Option<String>,
 }
 
 impl Answer {
     /// Takes an event; whether it was the last.
-    pub(crate) fn take(&mut self, event: Event) -> bool {
+    pub(crate) fn take(&mut self, event: Event<'_>) -> bool {
         assert!(self.end.is_none() && self.failed.is_none(), "{event:?}");
         match event {
             Event::Token {
@@ -144,13 +153,21 @@ impl Answer {
                 logprob,
                 top,
             } => {
-                self.text.push_str(&text);
+                self.text.push_str(text);
                 self.tokens.push(token);
                 self.logprobs.push(logprob);
-                self.tops.push(top);
+                self.tops.push(top.to_vec());
             }
-            Event::Text(text) => self.text.push_str(&text),
-            Event::PromptLogprobs(found) => self.prompt.extend(found),
+            Event::Text(text) => self.text.push_str(text),
+            Event::PromptToken {
+                token,
+                logprob,
+                top,
+            } => self.prompt.push(PromptToken {
+                token,
+                logprob,
+                top: top.to_vec(),
+            }),
             Event::Done { finish, usage } => self.end = Some((finish, usage)),
             Event::Failed(error) => self.failed = Some(error.to_string()),
         }

@@ -11,7 +11,7 @@
 //! After an error it begins again with the first layer, as the next pass will.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ pub(super) struct Stream {
     /// Never locked: workers that share the weights do not touch it, and the mutex says so.
     filled: Mutex<Receiver<Filled>>,
     /// Gone once the reader is to end.
-    empty: Option<Sender<Slot>>,
+    empty: Option<SyncSender<Slot>>,
     thread: Option<JoinHandle<()>>,
     current: Option<Filled>,
     counts: Arc<Counts>,
@@ -86,8 +86,10 @@ impl Stream {
         window: Window,
     ) -> Result<Self, ModelError> {
         let counts = Arc::new(Counts::default());
-        let (to_reader, empty) = channel();
-        let (to_pass, filled) = channel();
+        // Room for every slot: sending neither waits nor allocates.
+        let slots = window.slots.len();
+        let (to_reader, empty) = sync_channel(slots);
+        let (to_pass, filled) = sync_channel(slots);
         for slot in window.slots {
             // The reader's end is held below.
             let _ = to_reader.send(slot);
@@ -234,7 +236,7 @@ struct Reader {
 
 impl Reader {
     /// Fills empty slots, layer after layer, until there will be no more.
-    fn run(mut self, empty: &Receiver<Slot>, filled: &Sender<Filled>) {
+    fn run(mut self, empty: &Receiver<Slot>, filled: &SyncSender<Filled>) {
         let mut next = 0;
         while let Ok(mut slot) = empty.recv() {
             let layer = self.pieces[next].layer;
