@@ -109,7 +109,7 @@ fn lifetimes_are_kept_apart_while_there_is_room() {
 fn consolidation_empties_sparse_membranes_and_returns_their_pages() {
     let ledger = Ledger::new(Bytes::mib(16));
     let heaps = pool(&ledger);
-    let membranes = membranes(&heaps, Bytes(4 * 128 << 10), 1, Weights::Uniform);
+    let membranes = membranes(&heaps, Bytes((4 * 128) << 10), 1, Weights::Uniform);
     // 32 KiB is a quarter of a membrane; one each of four lifetimes: four membranes.
     let mut blocks: Vec<MovableSpan> = Lifetime::ALL
         .iter()
@@ -148,7 +148,7 @@ fn consolidation_empties_sparse_membranes_and_returns_their_pages() {
 fn under_pressure_the_least_important_goes_first_and_no_more_than_wanted() {
     let ledger = Ledger::new(Bytes::mib(16));
     let heaps = pool(&ledger);
-    let membranes = membranes(&heaps, Bytes(4 * 128 << 10), 1, Weights::Uniform);
+    let membranes = membranes(&heaps, Bytes((4 * 128) << 10), 1, Weights::Uniform);
     let lifetimes = [Lifetime::Emotional, Lifetime::Semantic, Lifetime::Episodic];
     let blocks = lifetimes.map(|lifetime| membranes.take_movable(1000, lifetime).unwrap());
     let done = membranes.consolidate(0.5, Bytes(1));

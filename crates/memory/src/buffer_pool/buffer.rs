@@ -49,13 +49,6 @@ impl Buffer {
         self.block.as_ref().map_or(0, |block| block.span.len())
     }
 
-    /// Where its block is, whatever its length: by what a recorder knows it.
-    #[inline]
-    pub(crate) fn address(&self) -> usize {
-        let block = self.block.as_ref();
-        block.map_or(0, |block| block.span.as_ptr() as usize)
-    }
-
     /// How long it was said to live.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime
