@@ -276,6 +276,7 @@ fn what_does_not_fit_is_said_with_figures() {
         models: &[],
         more: MODELS,
         budget,
+        pooled: false,
         ..Setup::new()
     }
     .start();
@@ -303,6 +304,7 @@ fn a_model_that_streams_is_waited_for_and_not_unloaded() {
         models: &[],
         more: &MODELS[..2],
         budget: REQUESTS_FLOOR.saturating_add(Bytes(*largest)),
+        pooled: false,
         limits: Limits {
             wait: Duration::from_millis(1),
             ..Limits::default()

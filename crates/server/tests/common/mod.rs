@@ -38,6 +38,8 @@ pub(crate) struct Setup {
     /// Models that are loaded when somebody asks for them.
     pub(crate) more: &'static [Fixture],
     pub(crate) keep_alive: Option<Duration>,
+    /// Whether memory is kept in pools, which take their share of the budget.
+    pub(crate) pooled: bool,
 }
 
 impl Setup {
@@ -58,6 +60,7 @@ impl Setup {
             ],
             more: &[],
             keep_alive: None,
+            pooled: true,
         }
     }
 
@@ -95,7 +98,10 @@ impl Setup {
                 &account.child("params", Lifetime::Semantic),
             ),
             pools: Pools::start(
-                &PoolsOptions::default(),
+                &PoolsOptions {
+                    enabled: self.pooled,
+                    ..PoolsOptions::default()
+                },
                 &ledger.root().child("pools", Lifetime::Procedural),
             )
             .unwrap(),
