@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bursar_kv::KvReport;
-use bursar_memory::{Account, Bytes, ReclaimBooks, ReclaimEvent, Rung};
+use bursar_memory::{Account, BufferPool, Bytes, PoolError, ReclaimBooks, ReclaimEvent, Rung};
 use bursar_model::Purpose;
 
 use crate::EngineError;
@@ -20,7 +20,7 @@ use crate::ladder::unix_ms;
 use crate::load::{EngineModel, Job};
 use crate::options::EngineOptions;
 use crate::plan::MemoryPlan;
-use crate::reply::{self, TokenStream, VectorStream};
+use crate::reply::{self, TokenStream, VectorStream, Vectors};
 use crate::request::{EmbedRequest, GenerateRequest, Rejected};
 use crate::sequence::Arrival;
 use crate::step::{Totals, WaitsFor};
@@ -198,6 +198,31 @@ impl EngineHandle {
     /// # Errors
     /// As for [`EngineHandle::submit`].
     pub fn embed(&self, request: EmbedRequest) -> Result<VectorStream, Rejected> {
+        self.embed_into(request, |texts, dimensions| {
+            Ok(Vectors::on_heap(texts, dimensions))
+        })
+    }
+
+    /// The same, into memory of a pool, which charges it.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::embed`], and where the pool has no memory.
+    #[track_caller]
+    pub fn embed_in(
+        &self,
+        request: EmbedRequest,
+        pool: &BufferPool,
+    ) -> Result<VectorStream, Rejected> {
+        self.embed_into(request, |texts, dimensions| {
+            Vectors::pooled(texts, dimensions, pool)
+        })
+    }
+
+    fn embed_into(
+        &self,
+        request: EmbedRequest,
+        memory: impl FnOnce(usize, usize) -> Result<Vectors, PoolError>,
+    ) -> Result<VectorStream, Rejected> {
         let encoder = self.face.encoder.as_ref();
         let encoder = encoder.ok_or_else(|| self.purpose_error("embed"))?;
         encoder.check_dimensions(request.dimensions)?;
@@ -212,7 +237,9 @@ impl EngineHandle {
             }
         }
         let first = request.tokens.iter().map(Vec::len).sum();
-        let (sender, stream) = reply::vectors(request.tokens.len());
+        let dimensions = request.dimensions.unwrap_or(encoder.dimensions());
+        let memory = memory(request.tokens.len(), dimensions)?;
+        let (sender, stream) = reply::vectors(memory);
         self.push(first, || {
             Task::Embed(EmbedArrival {
                 request,

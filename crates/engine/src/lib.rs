@@ -101,7 +101,7 @@ pub use plan::{
     WeightsRequest, longest_of,
 };
 pub use process::ProcessBase;
-pub use reply::{EmbedEvent, Event, TokenStream, Usage, VectorStream};
+pub use reply::{EmbedEvent, Event, TokenStream, Usage, VectorStream, Vectors};
 pub use request::{EmbedRequest, GenerateRequest, Rejected};
 pub use sample::{History, Sampler, SamplingError, SamplingParams, argmax};
 pub use schedule::Admission;

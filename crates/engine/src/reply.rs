@@ -22,7 +22,7 @@ use crate::inbox::lock;
 
 pub use tokens::{Event, TokenStream};
 pub(crate) use tokens::{Lag, TokenSender, tokens};
-pub use vectors::{EmbedEvent, VectorStream};
+pub use vectors::{EmbedEvent, VectorStream, Vectors};
 pub(crate) use vectors::{VectorSender, vectors};
 
 /// What a request came to, in tokens.
@@ -149,6 +149,11 @@ impl<B, D> Drop for Sender<B, D> {
 }
 
 impl<B, D> Receiver<B, D> {
+    /// Does something with what waits.
+    fn backlog<T>(&self, act: impl FnOnce(&mut B) -> T) -> T {
+        act(&mut lock(&self.shared.state).backlog)
+    }
+
     /// The next thing if there is one now.
     fn now<I>(&self, take: impl FnOnce(&mut B) -> Option<I>) -> Option<Heard<I, D>> {
         lock(&self.shared.state).next(take)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bursar_memory::{Account, Bytes};
+use bursar_memory::{Account, Bytes, PoolError};
 
 use crate::EngineError;
 use crate::params::GenerateParams;
@@ -67,6 +67,9 @@ pub enum Rejected {
         /// Bytes of keys and values that nobody holds.
         free: Bytes,
     },
+    /// There is no memory for what comes of it.
+    #[error(transparent)]
+    NoMemory(#[from] PoolError),
     /// The engine takes no more requests: the server is going down.
     #[error("the server is shutting down and takes no more requests")]
     Draining,

@@ -207,11 +207,10 @@ impl Embedding {
                     let pick = picks[first + row];
                     let EmbedArrival { request, reply } = &requests[pick.request].arrival;
                     let row = rows.row(row);
-                    let keep = request.dimensions.unwrap_or(row.len()).min(row.len());
-                    let mut values = row[..keep].to_vec();
-                    finish(&mut values, normalizes || request.normalize);
-                    let index = pick.text;
-                    reply.vector(index, values);
+                    reply.vector(pick.text, |values| {
+                        values.copy_from_slice(&row[..values.len()]);
+                        finish(values, normalizes || request.normalize);
+                    });
                 }
             },
         )

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream, Usage};
+use bursar_memory::PoolError;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -90,6 +91,8 @@ pub(crate) fn refused(app: &App, rejected: Rejected, place: &str) -> ApiError {
             free,
             ..
         } => ApiError::queue_full(message, retry_after_ms, &app.ledger, asked, free),
+        Rejected::NoMemory(PoolError::Refused(refusal)) => refusal.into(),
+        Rejected::NoMemory(error) => ApiError::internal(error.to_string()),
         Rejected::Never(error) => never(&error, place),
     }
 }

@@ -80,11 +80,11 @@ pub(crate) fn embed(handle: &EngineHandle) -> VectorStream {
 }
 
 pub(crate) fn vectors(mut stream: VectorStream) -> Vec<Vec<f32>> {
-    let mut got = vec![Vec::new(); TEXTS.len()];
+    let mut got = Vec::new();
     while let Some(event) = stream.recv_blocking() {
         match event {
-            EmbedEvent::Vector { index, values } => got[index] = values,
-            EmbedEvent::Done { .. } => {}
+            EmbedEvent::Vector { .. } => {}
+            EmbedEvent::Done { vectors, .. } => got.extend(vectors.iter().map(<[f32]>::to_vec)),
             EmbedEvent::Failed(error) => panic!("{error}"),
         }
     }

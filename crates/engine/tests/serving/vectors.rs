@@ -45,15 +45,20 @@ fn vectors_equal_the_embedders() {
         let streams = [submit(), submit(), submit()];
         drop(submit());
         for mut stream in streams {
-            let mut got = vec![Vec::new(); texts.len()];
+            let mut told = vec![0; texts.len()];
+            let mut got = Vec::new();
             let mut end = None;
             while let Some(event) = stream.recv_blocking() {
                 match event {
-                    EmbedEvent::Vector { index, values } => got[index] = values,
-                    EmbedEvent::Done { usage } => end = Some(usage),
+                    EmbedEvent::Vector { index } => told[index] += 1,
+                    EmbedEvent::Done { usage, vectors } => {
+                        got.extend(vectors.iter().map(<[f32]>::to_vec));
+                        end = Some(usage);
+                    }
                     EmbedEvent::Failed(error) => panic!("{error}"),
                 }
             }
+            assert_eq!(told, vec![1; texts.len()], "{name}");
             assert_eq!(got, want, "{name}");
             let usage = end.expect("the end");
             assert_eq!(

@@ -119,28 +119,34 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         .engine
         .embed(request)
         .map_err(|rejected| refused(&app, rejected, "input"))?;
-    let mut vectors: Vec<Vec<f32>> = vec![Vec::new(); count];
     let ended = app.stopper.ended();
     let gather = async {
         loop {
             match stream.recv().await {
-                Some(EmbedEvent::Vector { index, values }) => vectors[index] = values,
-                Some(EmbedEvent::Done { usage }) => return Ok(usage),
+                Some(EmbedEvent::Vector { .. }) => {}
+                Some(EmbedEvent::Done { usage, vectors }) => return Ok((usage, vectors)),
                 Some(EmbedEvent::Failed(error)) => return Err(failed(&error)),
                 None => return Err(failed(&EngineError::Stopped)),
             }
         }
     };
-    let usage = tokio::select! {
-        usage = gather => usage?,
+    let (usage, vectors) = tokio::select! {
+        gathered = gather => gathered?,
         () = ended.wait() => return Err(ApiError::cut_off()),
     };
-    if vectors.iter().flatten().any(|value| !value.is_finite()) {
+    let mut values = vectors.iter().flatten();
+    if values.any(|value| !value.is_finite()) {
         return Err(ApiError::internal(
             "a vector has values that are no numbers; the model's weights are broken",
         ));
     }
-    let body = body(served.id(), &vectors, encoding, usage, count * item + 256);
+    let body = body(
+        served.id(),
+        vectors.iter(),
+        encoding,
+        usage,
+        count * item + 256,
+    );
     // What waits to be sent is held until it is: the body carries the charge with it.
     Ok(crate::body::json(body, (charge, in_flight.with(lease))))
 }
@@ -148,14 +154,15 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
 /// The answer, written by hand: as a tree of values it would take ten times its size.
 fn body(
     model: &str,
-    vectors: &[Vec<f32>],
+    vectors: impl Iterator<Item = impl AsRef<[f32]>>,
     encoding: Encoding,
     usage: Usage,
     capacity: usize,
 ) -> String {
     let mut out = String::with_capacity(capacity);
     out.push_str(r#"{"object":"list","data":["#);
-    for (index, vector) in vectors.iter().enumerate() {
+    for (index, vector) in vectors.enumerate() {
+        let vector = vector.as_ref();
         if index > 0 {
             out.push(',');
         }
@@ -254,7 +261,7 @@ mod tests {
             -0.000_123_456_79,
         ];
         let vectors = [extremes.to_vec(), extremes.to_vec()];
-        let text = body("a\"b", &vectors, Encoding::Float, Usage::default(), 0);
+        let text = body("a\"b", vectors.iter(), Encoding::Float, Usage::default(), 0);
         let value: Value = serde_json::from_str(&text).unwrap();
         let back: Vec<f32> = value["data"][1]["embedding"]
             .as_array()
@@ -264,8 +271,8 @@ mod tests {
             .collect();
         assert_eq!(back, extremes);
         for value in extremes {
-            let text = body("", &[vec![value]], Encoding::Float, Usage::default(), 0);
-            let none = body("", &[Vec::new()], Encoding::Float, Usage::default(), 0);
+            let text = body("", [[value]].iter(), Encoding::Float, Usage::default(), 0);
+            let none = body("", [[]].iter(), Encoding::Float, Usage::default(), 0);
             assert!(text.len() - none.len() < FLOAT_CHARS_MAX, "{text}");
         }
         assert_eq!(value["model"], "a\"b");
