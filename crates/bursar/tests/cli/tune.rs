@@ -95,3 +95,41 @@ fn pools_that_cannot_be_are_refused() {
         .bursar("serve --pool-strategy first")
         .refused(2, &["round-robin, best-fit, least-used"]);
 }
+
+/// A trace is replayed with the pools of the settings, and drawn.
+#[test]
+fn a_trace_is_replayed_and_drawn() {
+    let place = Place::new();
+    // A buffer of 4 KiB, taken again as often as it has been given back, and one that stays.
+    let blocks = 9;
+    let (mut after_us, mut block) = (vec![0], vec![0]);
+    for taken in 1..blocks {
+        after_us.extend([10, 5]);
+        block.extend([taken, taken]);
+    }
+    let trace = json!({
+        "format": "bursar-trace-1", "lost_events": 0, "places": ["body.rs:1"],
+        "blocks": { "bytes": vec![4096; blocks], "lifetime": vec![1; blocks], "place": vec![0; blocks] },
+        "events": { "after_us": after_us, "block": block },
+    });
+    place.write("trace.json", &trace.to_string());
+    let drawn = place
+        .bursar("memory --trace trace.json --svg over-time.svg --memory 64MiB")
+        .ok();
+    drawn.says(&[
+        "17 events replayed (best-fit",
+        "77.8 % of the buffers were there already",
+    ]);
+    let svg = String::from_utf8(place.read("over-time.svg")).expect("text");
+    assert!(
+        svg.starts_with("<svg ") && svg.contains("trace.json"),
+        "{svg}"
+    );
+    place
+        .bursar("memory --trace trace.json --svg x.svg --memory 64MiB --pool-heaps 3 --pool-max-heaps 2")
+        .refused(2, &["pool.max_heaps is 2"]);
+    place.write("none.json", "{}");
+    place
+        .bursar("memory --trace none.json --svg x.svg --memory 64MiB")
+        .refused(1, &["none.json", "--pool-record FILE"]);
+}
