@@ -13,7 +13,7 @@ pub enum KvError {
     Refused(#[from] Refusal),
     /// The operating system refused memory that the budget allows.
     #[error(transparent)]
-    Region(#[from] RegionError),
+    Region(RegionError),
     /// A size beyond what can be addressed or counted.
     #[error(
         "the KV cache for {tokens} tokens overflows the address space; lower --context or --parallel"
@@ -65,4 +65,14 @@ pub enum KvError {
         /// How many bytes.
         bytes: Bytes,
     },
+}
+
+/// A refusal is one wherever it was noticed.
+impl From<RegionError> for KvError {
+    fn from(error: RegionError) -> Self {
+        match error {
+            RegionError::Refused(refusal) => KvError::Refused(refusal),
+            error => KvError::Region(error),
+        }
+    }
 }

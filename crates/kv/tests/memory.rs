@@ -13,8 +13,7 @@ use bursar_kv::{
     BlockKey, BlockTable, KvCache, KvError, KvOptions, KvPlan, PrefixHasher, Triggers,
 };
 use bursar_memory::counting::{self, ProcessAllocator, left_by};
-use bursar_memory::faults::Faults;
-use bursar_memory::{Bytes, Ledger};
+use bursar_memory::{Bytes, Ledger, for_each_fault};
 use bursar_profile::Probe;
 
 #[global_allocator]
@@ -205,31 +204,22 @@ fn nothing_is_allocated_in_steady_state() {
 
 /// Every ask of the ledger refused, once and for good.
 fn refusals_at_any_moment_leave_nothing_behind() {
-    let run = |faults: Faults| {
+    let swept = for_each_fault!(|faults| {
         let plan = plan(64 * 6);
-        let faults = Arc::new(faults);
-        let ledger = Ledger::with_faults(plan.bytes(), Arc::clone(&faults));
+        let ledger = Ledger::with_faults(plan.bytes(), Arc::clone(faults));
         let result = churn(plan, &ledger);
         assert_eq!(ledger.granted(), Bytes::ZERO);
-        (result, faults.asks())
-    };
-    let (calm, asks) = run(Faults::none());
-    assert!(
-        matches!(calm, Ok(0)),
-        "nothing is refused without faults: {calm:?}"
-    );
-    assert!(asks >= 10, "{asks} asks");
-    for n in 1..=asks {
-        for faults in [Faults::once(n), Faults::from(n)] {
-            let (result, _) = run(faults);
-            match result {
-                // The account, the books and the address space.
-                Err(KvError::Refused(_) | KvError::Region(_)) => assert!(n <= 3, "{n}: {result:?}"),
-                Err(error) => panic!("{n}: {error}"),
-                Ok(refused) => assert!(n > 3 && refused > 0, "{n}: {refused}"),
-            }
+        // The account and the books come first.
+        let asks = faults.asks();
+        match (result, faults.struck()) {
+            (Ok(refused), 0) => assert_eq!(refused, 0, "nothing is refused without faults"),
+            (Ok(refused), struck) => assert!(asks > 2 && refused == struck, "{asks}: {refused}"),
+            (Err(KvError::Refused(_)), 1) => assert!(asks <= 2, "{asks}"),
+            (Err(error), struck) => panic!("{struck}: {error}"),
         }
-    }
+    });
+    assert!(swept.asks >= 10, "{swept:?}");
+    assert_eq!((swept.runs, swept.struck), (2 * swept.asks, 2 * swept.asks));
 }
 
 /// Fills, shares, compacts and frees; gives how many slabs were refused.
@@ -245,7 +235,7 @@ fn churn(plan: KvPlan, ledger: &Ledger) -> Result<u64, KvError> {
             };
             match result {
                 Ok(()) => write(&mut cache, table, i),
-                Err(KvError::Exhausted { .. }) => {
+                Err(KvError::Exhausted { .. } | KvError::Refused(_)) => {
                     assert_eq!((table.len(), table.blocks().len()), (len, count));
                 }
                 Err(error) => return Err(error),

@@ -110,6 +110,7 @@ impl Account {
     ///
     /// # Errors
     /// Where the floor cannot be guaranteed.
+    #[track_caller]
     pub fn child_with(
         &self,
         name: impl Into<String>,
@@ -137,6 +138,7 @@ impl Account {
     ///
     /// # Errors
     /// Where a ceiling or the budget has no room; nothing is charged then.
+    #[track_caller]
     pub fn reserve(&self, bytes: Bytes) -> Result<Reservation, Refusal> {
         self.0.reserve(bytes.0, 0)?;
         Ok(Reservation {
@@ -175,6 +177,7 @@ impl Account {
     ///
     /// # Errors
     /// Where more cannot be guaranteed; the floor is what it was then.
+    #[track_caller]
     pub fn set_floor(&self, floor: Bytes) -> Result<(), Refusal> {
         self.0.set_floor(floor.0)
     }
@@ -239,6 +242,7 @@ impl Reservation {
     ///
     /// # Errors
     /// Where they do not fit; the reservation keeps what it had.
+    #[track_caller]
     pub fn grow(&mut self, more: Bytes) -> Result<(), Refusal> {
         self.account.0.reserve(more.0, self.bytes)?;
         // No overflow: both are within the budget.

@@ -21,6 +21,7 @@
 //! that fails halfway is on its way back, another may be told *not now* although it would have fitted
 //! an instant later.
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -163,6 +164,7 @@ impl Node {
     }
 
     /// Opens an account below this one; its floor is claimed at once and refused if it does not fit.
+    #[track_caller]
     pub(crate) fn open(
         self: &Arc<Node>,
         name: &str,
@@ -173,7 +175,7 @@ impl Node {
     ) -> Result<Arc<Node>, Refusal> {
         let ceiling = ceiling.map(|ceiling| ceiling.max(floor));
         if floor > 0 {
-            self.check_faults(floor)?;
+            self.check_faults(floor, Location::caller())?;
             let claimed = {
                 let _flight = self.books.flight();
                 self.take(floor).map_err(|full| full.0)
@@ -214,8 +216,11 @@ impl Node {
 
     /// Grants `bytes` to this account, or says why not. `held` is what a growing reservation
     /// already has.
+    #[track_caller]
     pub(crate) fn reserve(&self, bytes: u64, held: u64) -> Result<(), Refusal> {
-        self.check_faults(bytes)?;
+        if bytes > 0 {
+            self.check_faults(bytes, Location::caller())?;
+        }
         let full = {
             let _flight = self.books.flight();
             match self.take(bytes) {
@@ -310,10 +315,11 @@ impl Node {
     }
 
     /// Guarantees more or fewer bytes to this account. Fewer are never refused.
+    #[track_caller]
     pub(crate) fn set_floor(&self, floor: u64) -> Result<(), Refusal> {
         let more = floor.saturating_sub(self.floor());
         if more > 0 {
-            self.check_faults(more)?;
+            self.check_faults(more, Location::caller())?;
         }
         let changed = self.books.alone(|| {
             if self.ceiling.is_some_and(|ceiling| floor > ceiling) {
@@ -334,9 +340,9 @@ impl Node {
         changed.map_err(|full| self.refuse(more, 0, full.0))
     }
 
-    fn check_faults(&self, bytes: u64) -> Result<(), Refusal> {
+    fn check_faults(&self, bytes: u64, place: &'static Location<'static>) -> Result<(), Refusal> {
         match &self.books.faults {
-            Some(faults) if faults.strikes() => {
+            Some(faults) if faults.strikes(&self.name, place) => {
                 let mut refusal = self.refuse(bytes, 0, self.top());
                 refusal.verdict = Verdict::NotNow;
                 refusal.ceiling_hit = None;

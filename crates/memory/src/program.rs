@@ -109,6 +109,8 @@ fn without(range: Range<usize>, apart: &[Range<usize>]) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
 
     #[test]
@@ -158,7 +160,8 @@ mod tests {
         assert_eq!(sum(&CONSTANT), before);
         assert!(pages_of(&[&CONSTANT]) >= Bytes((1 << 20) - (64 << 10)));
         // Bytes that only pretend to be the program's are left alone.
-        let heap: &'static [u8] = Vec::leak(vec![7; 1 << 20]);
+        static HEAP: OnceLock<Vec<u8>> = OnceLock::new();
+        let heap = HEAP.get_or_init(|| vec![7; 1 << 20]);
         release(heap);
         assert_eq!(sum(heap), 7 << 20);
     }

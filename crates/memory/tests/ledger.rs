@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bursar_memory::account::{Account, AccountOptions, Lifetime, Reservation};
-use bursar_memory::faults::Faults;
+use bursar_memory::faults::{self, Faults};
 use bursar_memory::refusal::Verdict;
 use bursar_memory::snapshot::AccountSnapshot;
 use bursar_memory::{Bytes, Ledger};
@@ -221,6 +221,39 @@ fn the_nth_ask_is_refused_once_or_from_then_on() {
     let ledger = Ledger::with_faults(Bytes(100), Arc::new(Faults::from(1)));
     let refusal = ledger.root().reserve(Bytes(1)).unwrap_err();
     assert!(refusal.injected && refusal.verdict == Verdict::NotNow);
+}
+
+#[test]
+fn a_sweep_refuses_every_ask_and_lifts_what_it_refuses() {
+    let mut seen = Vec::new();
+    let mut work = |faults: &Arc<Faults>| {
+        let ledger = Ledger::with_faults(Bytes(100), Arc::clone(faults));
+        let root = ledger.root();
+        let mut line: Vec<bool> = (0..3).map(|_| root.reserve(Bytes(10)).is_ok()).collect();
+        let floor = AccountOptions::new(Lifetime::Episodic).floor(Bytes(20));
+        let child = root.child_with("child", floor);
+        line.push(child.is_ok());
+        // Nothing is not an ask.
+        assert!(root.reserve(Bytes(0)).is_ok());
+        faults.lift();
+        let child = child.or_else(|_| root.child_with("child", floor)).unwrap();
+        child.set_floor(Bytes(30)).unwrap();
+        assert!(faults.asks() > 4);
+        seen.push(line);
+    };
+    let swept = faults::sweep(faults::Sweep::Every, &mut work);
+    assert_eq!((swept.asks, swept.runs, swept.struck), (5, 10, 8));
+    // The three in one line are one place; what comes after the faults are lifted is never refused.
+    let counts: Vec<u64> = swept.places.iter().map(|(_, times)| *times).collect();
+    assert_eq!(counts, [3, 1, 1]);
+    assert_eq!(swept.places[0].0.account, "process");
+    assert!(swept.places[0].0.place.file().ends_with("ledger.rs"));
+    let some = faults::sweep(faults::Sweep::Places, &mut work);
+    assert_eq!((some.asks, some.runs), (5, 10));
+    let (t, f) = (true, false);
+    assert_eq!(seen[0], [t; 4]);
+    assert_eq!(seen[1..3], [vec![f, t, t, t], vec![f; 4]]);
+    assert_eq!(seen[7..9], [vec![t, t, t, f], vec![t, t, t, f]]);
 }
 
 // ---- against the oracle ----

@@ -15,7 +15,7 @@ pub enum ModelError {
     Refused(#[from] Refusal),
     /// The operating system refused memory that the budget allows.
     #[error(transparent)]
-    Region(#[from] RegionError),
+    Region(RegionError),
     /// A tensor that the architecture needs is not in the file.
     #[error("{model}: tensor {role} is missing; the file is incomplete or of another architecture")]
     TensorMissing {
@@ -56,4 +56,14 @@ pub enum ModelError {
         /// What to do instead.
         remedy: &'static str,
     },
+}
+
+/// A refusal is one wherever it was noticed.
+impl From<RegionError> for ModelError {
+    fn from(error: RegionError) -> Self {
+        match error {
+            RegionError::Refused(refusal) => ModelError::Refused(refusal),
+            error => ModelError::Region(error),
+        }
+    }
 }
