@@ -1,5 +1,6 @@
 //! What can go wrong in the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_files::FileError;
@@ -20,9 +21,14 @@ pub enum EngineError {
     /// The model could not be planned or loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The file's tokenizer could not be built.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    /// A model's tokenizer could not be built.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The model's file or folder.
+        path: PathBuf,
+        /// What is wrong with its tokenizer.
+        source: TokenizerError,
+    },
     /// The key and value cache could not be made.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -153,12 +159,16 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the cause is the budget.
     pub fn does_not_fit(&self) -> bool {
-        matches!(
-            self,
-            EngineError::DoesNotFit { .. }
-                | EngineError::Refused(_)
-                | EngineError::Model(ModelError::Refused(_))
-                | EngineError::Kv(KvError::Refused(_))
-        )
+        matches!(self, EngineError::DoesNotFit { .. }) || self.refusal().is_some()
+    }
+
+    /// The ledger's refusal, if that is the cause.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            EngineError::Refused(refusal)
+            | EngineError::Model(ModelError::Refused(refusal))
+            | EngineError::Kv(KvError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
     }
 }

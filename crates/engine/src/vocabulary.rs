@@ -29,12 +29,16 @@ impl Vocabulary {
         let generation = file.generation();
         let mut end_tokens = generation.eos.clone();
         let tokenizer = match file.tokenizer_source()? {
-            TokenizerSource::Json { tokenizer, .. } => Tokenizer::from_json(&tokenizer)?,
+            TokenizerSource::Json { tokenizer, .. } => Tokenizer::from_json(&tokenizer),
             TokenizerSource::Gguf(source) => {
                 end_tokens.extend(source.eot);
-                from_gguf(&source)?
+                from_gguf(&source)
             }
         };
+        let tokenizer = tokenizer.map_err(|source| EngineError::Tokenizer {
+            path: file.path().to_owned(),
+            source,
+        })?;
         end_tokens.extend(tokenizer.eos());
         end_tokens.sort_unstable();
         end_tokens.dedup();

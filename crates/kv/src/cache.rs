@@ -11,7 +11,7 @@ use std::ops::Range;
 use bursar_kernels::kv_view::{KvLayout, KvView};
 use bursar_memory::region::HUGE_PAGE_LEN;
 use bursar_memory::{
-    Account, AccountOptions, Bytes, HugePages, Lifetime, Reservation, SparseMapping,
+    Account, AccountOptions, Bytes, HugePages, Lifetime, Refusal, Reservation, SparseMapping,
 };
 
 use crate::KvError;
@@ -149,13 +149,14 @@ impl KvCache {
     /// that they need.
     ///
     /// # Errors
-    /// When so many are not available; nothing is promised then.
+    /// When so many are not available, or the ledger refuses their slabs; nothing is promised then.
     pub fn reserve(&mut self, count: usize) -> Result<(), KvError> {
         if count <= self.blocks.available() {
-            self.provide(count);
+            let provided = self.provide(count);
             if self.blocks.reserve(count) {
                 return Ok(());
             }
+            provided?;
         }
         Err(KvError::Exhausted {
             asked: count,
@@ -179,8 +180,9 @@ impl KvCache {
     /// When none is promised.
     pub fn acquire(&mut self) -> BlockId {
         self.blocks.unreserve(1);
-        // Its slab may have been trimmed, or its block have been part of a run.
-        self.provide(1);
+        // Its slab may have been trimmed, or its block have been part of a run. Where another is
+        // refused, a cached block gives way.
+        let _ = self.provide(1);
         if let Some(block) = self.blocks.take_free() {
             return block;
         }
@@ -394,7 +396,7 @@ impl KvCache {
 
     /// Takes a block for something that is kept: never one that is in use for that already.
     pub(crate) fn take_to_keep(&mut self) -> Option<BlockId> {
-        self.provide(1);
+        let _ = self.provide(1);
         let spare = self.options.prefix_cache && self.blocks.free() > self.blocks.reserved();
         spare.then(|| self.blocks.take_free()).flatten()
     }
@@ -464,24 +466,25 @@ impl KvCache {
     }
 
     /// Commits slabs until `count` blocks beyond those promised are free, or none is left.
-    pub(crate) fn provide(&mut self, count: usize) {
+    pub(crate) fn provide(&mut self, count: usize) -> Result<(), Refusal> {
         while self.blocks.free() < self.blocks.reserved() + count
             && let Some(slab) = self.blocks.vacant_slab()
-            && self.commit(slab)
+            && self.commit(slab)?
         {}
+        Ok(())
     }
 
-    /// Charges a vacant slab; false if no more may be, or the ledger refuses.
-    pub(crate) fn commit(&mut self, slab: u32) -> bool {
+    /// Charges a vacant slab; false if no more may be.
+    pub(crate) fn commit(&mut self, slab: u32) -> Result<bool, Refusal> {
         if self.blocks.slabs.committed >= self.blocks.slabs.most {
-            return false;
+            return Ok(false);
         }
-        let committed = self.memory.charge(self.plan.slab_range(slab)).is_ok();
-        match committed {
-            true => self.blocks.commit(slab),
-            false => self.counts.refusals += 1,
+        let charged = self.memory.charge(self.plan.slab_range(slab));
+        match charged {
+            Ok(()) => self.blocks.commit(slab),
+            Err(_) => self.counts.refusals += 1,
         }
-        committed
+        charged.map(|()| true)
     }
 
     /// Bytes that are backed by memory now, as the operating system counts them.

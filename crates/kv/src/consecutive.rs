@@ -106,7 +106,7 @@ impl KvCache {
         let first = self.blocks.find_run(count, edge)?;
         let slabs = &self.blocks.slabs;
         for slab in slabs.of(first)..=slabs.of(first + count - 1) {
-            if !self.blocks.slabs.get(slab).committed && !self.commit(slab) {
+            if !self.blocks.slabs.get(slab).committed && self.commit(slab) != Ok(true) {
                 return None;
             }
         }

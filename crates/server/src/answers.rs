@@ -254,9 +254,11 @@ fn heard(event: Option<Event<'_>>) -> Result<(Piece, Option<Usage>), ApiError> {
 
 /// What an engine that gave up means to a client.
 pub(crate) fn failed(error: &EngineError) -> ApiError {
+    if let Some(refusal) = error.refusal() {
+        return ApiError::memory(refusal.clone());
+    }
     match error {
         EngineError::Stopped => ApiError::cut_off(),
-        EngineError::Refused(refusal) => ApiError::memory(refusal.clone()),
         other => ApiError::internal(other),
     }
 }

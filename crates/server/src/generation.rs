@@ -98,6 +98,9 @@ pub(crate) fn refused(app: &App, rejected: Rejected, place: &str) -> ApiError {
 }
 
 fn never(error: &EngineError, place: &str) -> ApiError {
+    if let Some(refusal) = error.refusal() {
+        return ApiError::memory(refusal.clone());
+    }
     let exceeded = |place: &str| ApiError::context_exceeded(place, format!("is too long: {error}"));
     match error {
         EngineError::PromptTooLong { .. } => exceeded(place),

@@ -55,9 +55,11 @@ pub(crate) async fn optimize(lease: Lease<Served>, wish: Wish) -> Result<Value, 
 }
 
 fn refused(error: &EngineError) -> ApiError {
+    if let Some(refusal) = error.refusal() {
+        return ApiError::memory(refusal.clone());
+    }
     match error {
         EngineError::Busy { .. } => ApiError::busy(error),
-        EngineError::Refused(refusal) => ApiError::memory(refusal.clone()),
         EngineError::Stopped => ApiError::cut_off(),
         EngineError::Setting { name, .. } => ApiError::invalid(*name, format!("is wrong: {error}")),
         other => ApiError::internal(other),
