@@ -8,7 +8,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum TokenizerError {
     /// The JSON text is broken, or a field has the wrong type.
-    #[error("tokenizer.json: {context}: {source}")]
+    #[error(
+        "tokenizer.json: {context}: {source}; the file is damaged or incomplete: fetch it again"
+    )]
     Json {
         /// The part that was being read.
         context: &'static str,
@@ -35,7 +37,9 @@ pub enum TokenizerError {
         what: String,
     },
     /// A count or an id is larger than this tokenizer stores.
-    #[error("tokenizer: {what} is {got}, the limit is {limit}")]
+    #[error(
+        "tokenizer: {what} is {got}, the limit is {limit}; use a model with a smaller vocabulary"
+    )]
     TooLarge {
         /// What is too large.
         what: &'static str,
@@ -48,7 +52,9 @@ pub enum TokenizerError {
     #[error("tokenizer: {0}; the file is damaged or was not made for this format")]
     Inconsistent(String),
     /// A regular expression of a pre-tokenizer does not compile.
-    #[error("tokenizer: pattern `{pattern}`: {message}")]
+    #[error(
+        "tokenizer: pattern `{pattern}`: {message}; fetch the file again, or use another model"
+    )]
     Pattern {
         /// The pattern.
         pattern: String,

@@ -6,6 +6,7 @@
 //!
 //! The program is somebody else's: its instructions, its nesting and its output are bounded.
 
+mod depth;
 mod methods;
 mod python;
 mod time;
@@ -55,6 +56,19 @@ pub enum ChatError {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A chain of operators or conditions is longer than the engine could read on a small stack.
+    #[error(
+        "the chat template has more than {most} {what} (line {line}): it is damaged, or made to do harm; \
+         use the template of the model's makers"
+    )]
+    TooDeep {
+        /// Of what.
+        what: &'static str,
+        /// The line in which there are too many.
+        line: usize,
+        /// The limit.
+        most: usize,
     },
     /// The source is no Jinja that this engine knows.
     #[error("the chat template does not parse: {0}")]
@@ -165,6 +179,7 @@ impl ChatTemplate {
                 limit,
             });
         }
+        depth::check(source)?;
         let mut environment = Environment::new();
         // As `transformers` configures jinja2.
         let syntax = SyntaxConfig::builder()
