@@ -12,8 +12,9 @@ use bursar_engine::{
     CacheOptions, Engine, EngineHandle, Eviction, Keeper, ModelCache, ModelState, ParamsPool,
     ParamsPoolOptions, Purpose, TurnWeights,
 };
+use bursar_memory::faults::Faults;
 use bursar_memory::pressure::Gauge;
-use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions, ReclaimBooks};
+use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions, ReclaimBooks, Refusal};
 use bursar_server::{
     Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) keep_alive: Option<Duration>,
     /// Whether memory is kept in pools, which take their share of the budget.
     pub(crate) pooled: bool,
+    /// Which asks for memory are refused on purpose.
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Setup {
@@ -61,13 +64,19 @@ impl Setup {
             more: &[],
             keep_alive: None,
             pooled: true,
+            faults: Arc::new(Faults::none()),
         }
     }
 
     /// Listens, serves, and loads the models.
     pub(crate) fn start(self) -> Running {
-        let ledger = Ledger::new(self.budget);
-        let account = requests_account(&ledger).unwrap();
+        self.try_start().unwrap()
+    }
+
+    /// The same where memory may be refused at once.
+    pub(crate) fn try_start(self) -> Result<Running, Refusal> {
+        let ledger = Ledger::with_faults(self.budget, self.faults);
+        let account = requests_account(&ledger)?;
         let engine = Engine::start(&ledger, TurnWeights::default()).unwrap();
         let allowed = if self.late { 0 } else { usize::MAX };
         let models = [self.models, self.more].concat();
@@ -85,6 +94,14 @@ impl Setup {
             ..cache_options(&ledger)
         };
         let cache = ModelCache::new(Arc::clone(&source) as Arc<_>, &ledger, options);
+        let pools = Pools::start(
+            &PoolsOptions {
+                enabled: self.pooled,
+                ..PoolsOptions::default()
+            },
+            &ledger.root().child("pools", Lifetime::Procedural),
+        );
+        let pools = pools.map_err(|error| error.refusal().unwrap().clone())?;
         let options = ServerOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             keys: self.keys,
@@ -97,14 +114,7 @@ impl Setup {
                 ParamsPoolOptions::default(),
                 &account.child("params", Lifetime::Semantic),
             ),
-            pools: Pools::start(
-                &PoolsOptions {
-                    enabled: self.pooled,
-                    ..PoolsOptions::default()
-                },
-                &ledger.root().child("pools", Lifetime::Procedural),
-            )
-            .unwrap(),
+            pools,
         };
         let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
         for (name, ..) in self.models {
@@ -125,7 +135,7 @@ impl Setup {
                 running.until_loaded(name);
             }
         }
-        running
+        Ok(running)
     }
 }
 
