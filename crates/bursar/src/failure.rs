@@ -1,10 +1,12 @@
 //! How a verb ends when it does not succeed: words for a person, and an exit code for a script.
 
 use std::error::Error;
+use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use bursar_engine::EngineError;
-use bursar_files::FileError;
+use bursar_files::{FileError, io_remedy};
 use bursar_search::SearchError;
 
 use crate::config::ConfigError;
@@ -55,8 +57,9 @@ impl Failure {
     }
 
     /// Reading or writing a file failed: what was done, to which file.
-    pub(crate) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Failure {
-        Failure::failed(format!("cannot {doing} {}: {error}", path.display()))
+    pub(crate) fn io(doing: &str, path: &std::path::Path, error: &io::Error) -> Failure {
+        let message = format!("cannot {doing} {}: {error}", path.display());
+        Failure::failed(message).system(error)
     }
 
     /// Writing to stdout failed. A reader that went away (`bursar show | head`) is no failure.
@@ -71,6 +74,14 @@ impl Failure {
     pub(crate) fn help(mut self, help: impl Into<String>) -> Failure {
         self.help.push(help.into());
         self
+    }
+
+    /// Adds what can be done where the system refuses a file.
+    fn system(self, error: &io::Error) -> Failure {
+        match io_remedy(error) {
+            Some(remedy) => self.help(remedy),
+            None => self,
+        }
     }
 
     /// Adds several things of which any would do.
@@ -102,9 +113,25 @@ impl Failure {
 
 /// Prints what clap has to say about the arguments: help on stdout, refusals on stderr.
 pub(crate) fn print_usage(refusal: &clap::Error) -> ExitCode {
+    if refusal.kind() == clap::error::ErrorKind::InvalidUtf8
+        && let Some(failure) = not_text(std::env::args_os())
+    {
+        return failure.print();
+    }
     // Where the text cannot be written, the code still says what happened.
     let _ = refusal.print();
     ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(2))
+}
+
+/// Names the first argument that is not text: clap only says that there is one.
+fn not_text(arguments: impl Iterator<Item = OsString>) -> Option<Failure> {
+    let mut arguments = arguments.enumerate();
+    let (place, argument) = arguments.find(|(_, argument)| argument.to_str().is_none())?;
+    let bytes = argument.as_encoded_bytes();
+    let at = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let message = format!("argument {place}, {argument:?}, is not UTF-8 text (byte {at})");
+    let help = "give text here; a file of another name can be renamed, or reached by a link";
+    Some(Failure::usage(message).help(help))
 }
 
 /// An error and what caused it, in one line; a cause that the error already quotes is left out.
@@ -155,7 +182,12 @@ impl From<SearchError> for Failure {
         let text = with_causes(&error);
         match error.does_not_fit() {
             true => Failure::does_not_fit(text).help("search fewer files, or give more --memory"),
-            false => Failure::failed(text),
+            false => match &error {
+                SearchError::Path { source, .. } | SearchError::Io { source, .. } => {
+                    Failure::failed(text).system(source)
+                }
+                _ => Failure::failed(text),
+            },
         }
     }
 }

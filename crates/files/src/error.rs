@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The operating system refused a file operation.
-    #[error("{}: cannot {action}{}: {source}", path.display(), At(*offset))]
+    #[error("{}: cannot {action}{}: {source}{}", path.display(), At(*offset), ToDo(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -183,6 +183,35 @@ impl FileError {
             got: got.to_string(),
             supported,
             remedy,
+        }
+    }
+}
+
+/// What can be done where the system refuses a file; `None` where only the system knows.
+pub fn io_remedy(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind::*;
+    let remedy = match error.kind() {
+        NotFound => "check the path: the file, or the folder that it is to be in, must exist",
+        PermissionDenied => "change who may read and write it, or give another path",
+        ReadOnlyFilesystem => "give a path on a file system that can be written to",
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            "make room on that disk, or give another path"
+        }
+        IsADirectory | NotADirectory => "give the path of a file",
+        UnexpectedEof => "the file was cut off while it was read: fetch it again",
+        _ => return None,
+    };
+    Some(remedy)
+}
+
+/// Prints "; " and what to do, or nothing.
+struct ToDo<'a>(&'a io::Error);
+
+impl fmt::Display for ToDo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match io_remedy(self.0) {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
         }
     }
 }

@@ -32,7 +32,7 @@ mod weights;
 pub use config::{
     Activation, Arch, EmbeddingSpec, ModelConfig, Pooling, Rope, RopeScaling, RopeStyle,
 };
-pub use error::FileError;
+pub use error::{FileError, io_remedy};
 pub use gguf::tokens::GgufTokens;
 pub use model_file::{GenerationDefaults, ModelFile, TokenizerSource};
 pub use role::{LayerRole, Part, Role};

@@ -12,7 +12,11 @@ use crate::error::ApiError;
 #[derive(Debug, Error)]
 pub enum KeysError {
     /// The file cannot be read.
-    #[error("cannot read the API keys in {}: {why}", path.display())]
+    #[error(
+        "cannot read the API keys in {}: {why}; name a file of keys, one per line, that this process \
+         may read",
+        path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -93,13 +93,16 @@ impl ApiError {
     /// 404: no such address.
     pub(crate) fn unknown_path(path: &str) -> ApiError {
         let path: String = path.chars().take(100).collect();
-        let message = format!("there is nothing at {path}");
+        let message = format!(
+            "there is nothing at {path}; OpenAI's addresses begin with /v1, and /health, /ready, /memory \
+             and /metrics tell of the server"
+        );
         ApiError::request(StatusCode::NOT_FOUND, message).code("not_found")
     }
 
     /// 405: an address that wants another method; which, says the header `Allow`.
     pub(crate) fn method() -> ApiError {
-        let message = "this address takes another method";
+        let message = "this address takes another method: the header Allow says which";
         ApiError::request(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 

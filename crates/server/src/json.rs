@@ -182,7 +182,7 @@ impl Reader<'_> {
     ) -> Result<Value, JsonError> {
         let Some(left) = self.left.checked_sub(1) else {
             return Err(JsonError::invalid(format!(
-                "is nested deeper than {} levels",
+                "is nested deeper than {} levels; flatten it, or raise limits.json_depth",
                 self.depth_max
             )));
         };

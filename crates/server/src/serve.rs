@@ -60,7 +60,10 @@ pub enum ServeError {
     )]
     Unprotected(SocketAddr),
     /// The address cannot be had.
-    #[error("cannot listen on {address}: {why}")]
+    #[error(
+        "cannot listen on {address}: {why}; end what listens there, or give a free address of this \
+         machine with --listen"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

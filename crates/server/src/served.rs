@@ -58,7 +58,10 @@ impl Served {
         self.engine.encoder().ok_or_else(|| {
             ApiError::invalid(
                 "model",
-                format!("{} is loaded to write text, not to make vectors", self.id()),
+                format!(
+                    "{} is loaded to write text, not to make vectors; name a model that embeds",
+                    self.id()
+                ),
             )
         })
     }

@@ -246,10 +246,8 @@ fn sort(
         (false, false) => Input::Lines(names.to_vec()),
     };
     if let Some(missing) = names.iter().find(|path| !stdin && !path.exists()) {
-        return Err(Failure::failed(format!(
-            "there is no file {}",
-            missing.display()
-        )));
+        let message = format!("there is no file {}", missing.display());
+        return Err(Failure::failed(message).help("name files that exist, or - for stdin"));
     }
     Ok((model, input))
 }

@@ -15,5 +15,6 @@ mod run;
 mod search;
 mod serve;
 mod show;
+mod stacks;
 mod support;
 mod tune;

@@ -188,7 +188,7 @@ pub(super) fn max_tokens(
         return Err(ApiError::context_exceeded(
             place,
             format!(
-                "has {prompt} tokens; with at least one to generate the context holds {context}"
+                "has {prompt} tokens; with at least one to generate the context holds {context}; shorten it"
             ),
         ));
     }
