@@ -3,15 +3,45 @@
 //! Weights, caches and scratch are mapped by Bursar itself. What is left to the process allocator is
 //! loading (a vocabulary read as JSON, packed, thrown away; some large vectors), then requests of many
 //! small strings on several threads. The question is what stays resident that nobody uses.
+//!
+//! With `ALLOCATORS_TRACE` set, the question is another: what a take or a give of a recorded serving trace
+//! costs (`bursar serve --pool-record`), by each allocator and by Bursar's pools.
 
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Instant;
 
+use bursar_memory::pools::PoolsOptions;
+use bursar_memory::trace::{Trace, Way, replay};
+
 const TOKENS: u32 = 151_000;
+
+/// The blocks of a trace as the process allocator serves them.
+pub const PROCESS_ALLOCATOR: Way = Way::ProcessAllocator;
+
+/// Replays the trace that `ALLOCATORS_TRACE` names, if it names one, and prints what an event costs.
+pub fn traced(name: &str, way: Way) -> bool {
+    let Some(path) = std::env::var_os("ALLOCATORS_TRACE") else {
+        return false;
+    };
+    let text = std::fs::read_to_string(&path).expect("the trace can be read");
+    let trace = Trace::from_json(&text).expect("a trace of `bursar serve --pool-record`");
+    let done = replay(&trace, way, &PoolsOptions::default()).expect("pools of the default sizes");
+    let hits = done
+        .hit_ratio
+        .map_or(String::new(), |ratio| format!(" hits {:.1} %", 100.0 * ratio));
+    println!(
+        "{name:<22} {:>6.1} ns per event of {}{hits}",
+        done.event_ns, done.events
+    );
+    true
+}
 
 /// Runs all steps and prints one line per figure. `purge` gives back what it can.
 pub fn run(name: &str, purge: impl Fn()) {
+    if traced(name, PROCESS_ALLOCATOR) {
+        return;
+    }
     let base = resident_kib("RssAnon:");
     let began = Instant::now();
     let (kept, scattered) = load();

@@ -19,9 +19,9 @@ use crate::output::{Align, Out, Table};
 const FOLDER: &str = "bench/traces";
 
 /// A trace and what it is called.
-struct Named {
-    name: String,
-    trace: Trace,
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) trace: Trace,
 }
 
 /// Replays traces every way and prints what came of it.
@@ -99,6 +99,16 @@ pub(super) fn run(
         Some(file) => sheet.write(file),
         None => Ok(()),
     }
+}
+
+/// The traces that are named, or those of the folder where there is one.
+pub(super) fn read_all(traces: &[PathBuf]) -> Result<Vec<Named>, Failure> {
+    let found = match traces {
+        [] if !Path::new(FOLDER).is_dir() => Vec::new(),
+        [] => found()?,
+        given => given.to_vec(),
+    };
+    found.iter().map(|path| read(path)).collect()
 }
 
 /// The traces of the folder, by name.
