@@ -234,12 +234,12 @@ impl BufferPool {
         let baseline = *lock(&self.handle.baseline);
         let Counts {
             acquired,
-            reused,
+            drawn,
             bytes,
             largest,
         } = survey.counts;
         let allocations = acquired.wrapping_sub(baseline.acquired);
-        let reused = reused.wrapping_sub(baseline.reused);
+        let drawn = drawn.wrapping_sub(baseline.drawn);
         let asked = bytes.wrapping_sub(baseline.bytes);
         let active = survey.blocks - survey.blocks_free;
         let used = survey.bytes - survey.bytes_free;
@@ -249,7 +249,7 @@ impl BufferPool {
             device: self.device(),
             capacity_bytes: survey.bytes,
             used_bytes: used,
-            hit_ratio: ratio(reused, allocations),
+            hit_ratio: ratio(allocations.saturating_sub(drawn), allocations),
             utilisation_ratio: ratio(used, survey.bytes).unwrap_or(0.0),
             heaps_total: 0,
             heaps_active: 0,

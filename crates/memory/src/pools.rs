@@ -4,10 +4,10 @@
 //! buffers ─► membranes ─► heaps ─► account `pools`
 //! ```
 //!
-//! Who draws from them, and by how much, is what the sizes of the settings follow from:
-//!
-//! | consumer | what it takes |
-//! |---|---|
+//! What is not drawn from them lies in memory that a plan counts already, and stays there: weights and
+//! what they are packed into are mappings of the model's account; a file that is loaded goes through the
+//! arena of activations (`engine/src/load.rs`), one that is converted in place through a `staging` account
+//! of the model (`engine/src/optimize.rs`); blocks of keys and values have one owner, `kv`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -71,24 +71,25 @@ struct Shelves {
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) acquired: u64,
-    pub(crate) reused: u64,
+    /// Those for which a new block was drawn.
+    pub(crate) drawn: u64,
     pub(crate) bytes: u64,
     pub(crate) largest: u64,
 }
 
 impl Counts {
     #[inline]
-    fn add(&mut self, len: usize, reused: bool) {
+    fn add(&mut self, len: usize, drawn: bool) {
         // Wrapping: a count of bytes that came round is better than a request that died of it.
         self.acquired = self.acquired.wrapping_add(1);
-        self.reused = self.reused.wrapping_add(u64::from(reused));
+        self.drawn = self.drawn.wrapping_add(u64::from(drawn));
         self.bytes = self.bytes.wrapping_add(len as u64);
         self.largest = self.largest.max(len as u64);
     }
 
     fn merge(&mut self, other: &Counts) {
         self.acquired = self.acquired.wrapping_add(other.acquired);
-        self.reused = self.reused.wrapping_add(other.reused);
+        self.drawn = self.drawn.wrapping_add(other.drawn);
         self.bytes = self.bytes.wrapping_add(other.bytes);
         self.largest = self.largest.max(other.largest);
     }
@@ -217,7 +218,7 @@ impl Shared {
             self.in_magazine(|shared, drawer| {
                 let block = drawer.stacks.take(key, len)?;
                 if shared.tracks {
-                    drawer.counts.add(len, true);
+                    drawer.counts.add(len, false);
                 }
                 block.note(place, drawer.interval, lifetime);
                 Some(block)
@@ -248,28 +249,28 @@ impl Shared {
         if let Some(block) = &found {
             block.check_poison();
         }
-        let reused = found.is_some();
+        let drawn = found.is_none();
         let block = match found {
             Some(block) => block,
             None => self.draw(len, key, lifetime)?,
         };
-        let interval = self.count(len, reused);
+        let interval = self.count(len, drawn);
         block.note(place, interval, lifetime);
         Ok(block)
     }
 
     /// Counts one acquired; which interval it is.
-    fn count(self: &Arc<Self>, len: usize, reused: bool) -> u32 {
+    fn count(self: &Arc<Self>, len: usize, drawn: bool) -> u32 {
         let counted = self.in_magazine(|shared, drawer| {
             if shared.tracks {
-                drawer.counts.add(len, reused);
+                drawer.counts.add(len, drawn);
             }
             Some(drawer.interval)
         });
         counted.unwrap_or_else(|| {
             let mut shelves = lock(&self.shelves);
             if self.tracks {
-                shelves.counts.add(len, reused);
+                shelves.counts.add(len, drawn);
             }
             shelves.interval
         })
