@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bursar_kv::KvReport;
-use bursar_memory::{Account, BufferPool, Bytes, PoolError, ReclaimBooks, ReclaimEvent, Rung};
+use bursar_memory::{
+    Account, BufferPool, Bytes, PoolError, Pools, ReclaimBooks, ReclaimEvent, Rung,
+};
 use bursar_model::Purpose;
 
 use crate::EngineError;
@@ -26,6 +28,7 @@ use crate::sequence::Arrival;
 use crate::step::{Totals, WaitsFor};
 use crate::vectors::EmbedArrival;
 use crate::vocabulary::Vocabulary;
+use crate::words::Words;
 use crate::work::Task;
 
 /// A model on an engine at a moment.
@@ -91,6 +94,8 @@ pub(crate) struct Face {
     queue: usize,
     /// Where refusals are written down.
     books: Option<ReclaimBooks>,
+    /// Where the memory of requests comes from.
+    pools: Option<Pools>,
     plan: Arc<MemoryPlan>,
     vocabulary: Arc<Vocabulary>,
     encoder: Option<Arc<TextEncoder>>,
@@ -138,6 +143,7 @@ impl Face {
             batch_tokens: plan.batch_tokens(),
             queue: options.queue,
             books: options.reclaim.clone(),
+            pools: options.pools.clone(),
             vocabulary: Arc::clone(&model.vocabulary),
             encoder,
             account: model.account.clone(),
@@ -170,7 +176,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// When it can never be served, too many wait, or the engine drains.
-    pub fn submit(&self, request: GenerateRequest) -> Result<TokenStream, Rejected> {
+    pub fn submit(&self, mut request: GenerateRequest) -> Result<TokenStream, Rejected> {
         let longest = self.check(&request)?;
         let first = request.prompt.len();
         let told = match request.echo_logprobs {
@@ -182,12 +188,16 @@ impl EngineHandle {
             top: request.logprobs.map_or(0, usize::from),
         };
         let (sender, stream) = reply::tokens(request.account.as_ref(), lag);
+        let prompt = std::mem::take(&mut request.prompt);
+        let words = Words::new(&prompt, longest, self.face.pools.as_ref())?;
+        drop(prompt);
         let arrival = || {
-            Task::Generate(Arrival {
+            Task::Generate(Box::new(Arrival {
                 request,
+                words,
                 longest,
                 reply: sender,
-            })
+            }))
         };
         self.push(first, arrival)?;
         Ok(stream)

@@ -75,6 +75,7 @@ mod thread;
 mod turns;
 mod vectors;
 mod vocabulary;
+mod words;
 mod work;
 
 pub use arena::ArenaClaim;

@@ -34,6 +34,7 @@ use crate::spill::Spill;
 use crate::step::{Generation, Rules, Totals};
 use crate::stop::StopRules;
 use crate::vocabulary::Vocabulary;
+use crate::words::Words;
 use bursar_model::Purpose;
 
 const ARCHES: [&str; 3] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3"];
@@ -312,6 +313,7 @@ fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
         ..GenerateRequest::default()
     };
     generation.accept(Arrival {
+        words: Words::new(&request.prompt, ask.wants, None).expect("the heap has room"),
         request,
         longest: ask.wants,
         reply: sender,

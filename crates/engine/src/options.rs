@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bursar_memory::{Bytes, ReclaimBooks};
+use bursar_memory::{Bytes, Pools, ReclaimBooks};
 
 use crate::schedule::Admission;
 
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub keep: Option<PathBuf>,
     /// How texts to embed are gathered into batches.
     pub batches: BatchOptions,
+    /// Where the memory of requests comes from; the heap if `None`.
+    pub pools: Option<Pools>,
     /// Where it is written down who had to wait for memory, who was refused, and whose was taken.
     pub reclaim: Option<ReclaimBooks>,
     /// What the prefixes of requests without a salt of their own are found by: kept secret and the
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
             spill: None,
             keep: None,
             batches: BatchOptions::default(),
+            pools: None,
             reclaim: None,
             salt: [0; 32],
         }

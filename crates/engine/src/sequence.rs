@@ -17,11 +17,15 @@ use crate::schedule::{Candidate, Seniority};
 use crate::spill::Spilled;
 use crate::stop::{StopMatcher, StopRules};
 use crate::vocabulary::Vocabulary;
+use crate::words::Words;
 
 /// A request that has been checked, on its way to the engine's thread.
 #[derive(Debug)]
 pub(crate) struct Arrival {
+    /// Its prompt is among `words`.
     pub(crate) request: GenerateRequest,
+    /// The prompt, with room for the answer.
+    pub(crate) words: Words,
     /// Most tokens to generate.
     pub(crate) longest: usize,
     pub(crate) reply: TokenSender,
@@ -30,7 +34,7 @@ pub(crate) struct Arrival {
 /// A sequence, running or waiting.
 pub(crate) struct Sequence {
     /// The prompt, then what was generated.
-    tokens: Vec<u32>,
+    tokens: Words,
     prompt: usize,
     /// Most tokens to generate.
     longest: usize,
@@ -74,13 +78,6 @@ pub(crate) struct Outcome {
     pub(crate) prompt: bool,
 }
 
-/// Room for all tokens that there may be is taken at once: no step has to make more, and the bytes are
-/// those that were charged.
-fn with_room(mut prompt: Vec<u32>, longest: usize) -> Vec<u32> {
-    prompt.reserve_exact(longest);
-    prompt
-}
-
 impl AsMut<BlockTable> for Sequence {
     fn as_mut(&mut self) -> &mut BlockTable {
         &mut self.table
@@ -98,6 +95,7 @@ impl Sequence {
     ) -> Self {
         let Arrival {
             request,
+            words,
             longest,
             reply,
         } = arrival;
@@ -107,14 +105,14 @@ impl Sequence {
             ignore_end,
             ..
         } = request.stop;
-        let chain = hasher.map(|hasher| Chain::new(hasher, &request.prompt, longest, block_tokens));
+        let chain = hasher.map(|hasher| Chain::new(hasher, &words, longest, block_tokens));
         Self {
             chain,
             reached: 0,
             found: 0,
             spilled: VecDeque::new(),
-            prompt: request.prompt.len(),
-            tokens: with_room(request.prompt, longest),
+            prompt: words.len(),
+            tokens: words,
             longest,
             params: request.params,
             seed: request.seed,
@@ -160,7 +158,6 @@ impl Sequence {
     pub(crate) fn prepare(&mut self, block_tokens: usize, spills: bool) {
         let most = self.prompt + self.longest;
         if self.reached == 0 && self.table.blocks().is_empty() {
-            self.tokens.reserve_exact(most - self.tokens.len());
             self.table = BlockTable::with_capacity(most, block_tokens);
             if spills {
                 self.spilled.reserve_exact(most.div_ceil(block_tokens));

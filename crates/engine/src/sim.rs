@@ -43,6 +43,7 @@ use crate::spill::Spill;
 use crate::step::{Generation, Rules, Totals};
 use crate::stop::StopRules;
 use crate::vocabulary::Vocabulary;
+use crate::words::Words;
 
 const BLOCK_TOKENS: usize = 16;
 /// Logits rows at once, as a real model's head has them in chunks.
@@ -387,6 +388,7 @@ impl Simulation {
                 ..GenerateRequest::default()
             };
             self.generation.accept(Arrival {
+                words: Words::new(&request.prompt, wants, None).expect("the heap has room"),
                 request,
                 longest: wants,
                 reply: sender,

@@ -23,7 +23,8 @@ use crate::vectors::{EmbedArrival, Embedding};
 
 /// A request on its way in.
 pub(crate) enum Task {
-    Generate(Arrival),
+    /// Much longer than the other, and moved from hand to hand.
+    Generate(Box<Arrival>),
     Embed(EmbedArrival),
 }
 
@@ -147,7 +148,7 @@ impl Work for Writing {
 
     fn accept(&mut self, task: Task) {
         if let Task::Generate(arrival) = task {
-            self.generation.accept(arrival);
+            self.generation.accept(*arrival);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::heap_pool::{
 };
 use crate::membrane::{Consolidation, MembraneOptions, Membranes, MembranesReport, Weights};
 use crate::movable::MovableSpan;
+use crate::scratch::{ScratchReport, ScratchTotals};
 use crate::source::{FreshSource, PoolError, SpanSource};
 use crate::trace::Recorder;
 
@@ -183,6 +184,8 @@ pub struct PoolsReport {
     pub pools: Vec<PoolReport>,
     /// The `membranes` of `GET /memory`, where there are any.
     pub membranes: Option<MembranesReport>,
+    /// Scratch memory of requests.
+    pub scratch: ScratchReport,
 }
 
 /// What looking after the pools did.
@@ -205,7 +208,14 @@ pub struct Pools {
     heaps: Option<HeapPool>,
     membranes: Option<Membranes>,
     buffers: BufferPool,
+    scratch: Arc<ScratchTotals>,
     recorder: Recorder,
+}
+
+impl PartialEq for Pools {
+    fn eq(&self, other: &Pools) -> bool {
+        Arc::ptr_eq(&self.scratch, &other.scratch)
+    }
 }
 
 impl Pools {
@@ -235,6 +245,7 @@ impl Pools {
             heaps: Some(heaps),
             membranes,
             buffers,
+            scratch: Arc::default(),
             recorder,
         })
     }
@@ -252,6 +263,7 @@ impl Pools {
             heaps: None,
             membranes: None,
             buffers: BufferPool::recorded(source, options, recorder.clone()),
+            scratch: Arc::default(),
             recorder,
         }
     }
@@ -264,6 +276,11 @@ impl Pools {
     /// The buffers: what most want.
     pub fn buffers(&self) -> &BufferPool {
         &self.buffers
+    }
+
+    /// What the scratch of requests came to, for whoever makes one.
+    pub fn scratch(&self) -> &Arc<ScratchTotals> {
+        &self.scratch
     }
 
     /// The heaps, where pools are on.
@@ -301,6 +318,7 @@ impl Pools {
         PoolsReport {
             pools: heaps.chain([self.buffers.report()]).collect(),
             membranes: self.membranes.as_ref().map(Membranes::report),
+            scratch: self.scratch.report(),
         }
     }
 

@@ -27,7 +27,7 @@
 //! ```
 
 use std::marker::PhantomData;
-use std::ops::{DerefMut, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +39,9 @@ use crate::movable::{MovableSpan, Pinned};
 /// Where every part starts: a multiple of so many bytes from the start of the memory. A cache line, so
 /// that two parts written by two threads do not share one.
 const PART_ALIGN: usize = 64;
+
+/// What is said of a handle that is used too late.
+const STALE: &str = "a part of scratch was kept over the end of its request";
 
 /// Memory that a scratch can lie in: whatever is a slice of bytes while it is held, and what can be
 /// moved between borrows.
@@ -275,6 +278,17 @@ impl<M: Ground> Scratch<M> {
     }
 }
 
+impl<M: Ground + Deref<Target = [u8]>> Scratch<M> {
+    /// The values of a part, where the memory stays where it is anyway.
+    ///
+    /// # Panics
+    /// As [`OpenScratch::slice`].
+    pub fn slice<T: Pod>(&self, part: Part<T>) -> &[T] {
+        assert_eq!(part.request, self.request, "{STALE}");
+        bytemuck::cast_slice(&self.memory[part.bytes()])
+    }
+}
+
 /// A scratch that is looked at; its memory does not move meanwhile.
 #[derive(Debug)]
 pub struct OpenScratch<'a, M: Ground + 'a> {
@@ -324,10 +338,7 @@ impl<M: Ground> OpenScratch<'_, M> {
     }
 
     fn check<T>(&self, part: Part<T>) {
-        assert_eq!(
-            part.request, self.request,
-            "a part of scratch was kept over the end of its request"
-        );
+        assert_eq!(part.request, self.request, "{STALE}");
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn report(app: &App) -> Value {
         "kv": kv,
         "pools": pools_api::pools(&app.pools, &pooled),
         "membranes": pooled.membranes.as_ref().map(pools_api::membranes),
+        "scratch": pools_api::scratch(&pooled.scratch),
         "params": params(&app.params.report()),
         "model_cache": model_cache(&app.models.totals()),
     })

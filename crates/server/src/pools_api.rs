@@ -1,6 +1,7 @@
 //! What `GET /memory` tells of pools and membranes.
 
 use bursar_memory::membrane::{LevelReport, MembranesReport};
+use bursar_memory::scratch::ScratchReport;
 use bursar_memory::{Lifetime, PoolReport, Pools, PoolsReport};
 use serde_json::{Map, Value, json};
 
@@ -32,6 +33,15 @@ pub(crate) fn pools(pools: &Pools, report: &PoolsReport) -> Vec<Value> {
         })
     };
     report.pools.iter().map(entry).collect()
+}
+
+/// The scratch memory of requests: how many have ended, and the most that one of them had.
+pub(crate) fn scratch(report: &ScratchReport) -> Value {
+    json!({
+        "requests_total": report.resets_total,
+        "refused_total": report.refused_total,
+        "high_water_bytes": report.high_water_bytes,
+    })
 }
 
 /// The hierarchy, level by level.

@@ -211,6 +211,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let (pressure, books) = (Gauge::new(), ReclaimBooks::new());
     let served = EngineOptions {
         salt: secret.salt(),
+        pools: Some(pools.clone()),
         reclaim: Some(books.clone()),
         ..settings.engine_options(budget.bytes)
     };

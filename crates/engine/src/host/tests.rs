@@ -19,6 +19,7 @@ use crate::request::GenerateRequest;
 use crate::sequence::Arrival;
 use crate::stop::StopRules;
 use crate::vocabulary::Vocabulary;
+use crate::words::Words;
 use crate::work::Task;
 
 /// An engine with the same small model twice.
@@ -149,14 +150,15 @@ fn who_panics_goes_alone() {
     // A token that handles never let in.
     let (sender, stream) = reply::tokens(None, Lag::default());
     let arrival = Arrival {
-        request: GenerateRequest {
-            prompt: vec![u32::MAX],
-            ..GenerateRequest::default()
-        },
+        request: GenerateRequest::default(),
+        words: Words::new(&[u32::MAX], 1, None).expect("the heap has room"),
         longest: 1,
         reply: sender,
     };
-    let pushed = first.face().inbox.push(1, || Task::Generate(arrival));
+    let pushed = first
+        .face()
+        .inbox
+        .push(1, || Task::Generate(Box::new(arrival)));
     assert!(pushed.is_ok());
     assert!(!ends(stream));
     assert!(ends(submit(second)));
