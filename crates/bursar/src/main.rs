@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         config: cli.config,
         progress: Progress::new(cli.progress),
         surroundings: Surroundings::of_process(),
+        heap: || ALLOCATOR.counts(),
     };
     let outcome = match cli.verb {
         Verb::Run(arguments) => verbs::run::run(&arguments, &shared),

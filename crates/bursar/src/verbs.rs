@@ -24,6 +24,8 @@ pub(crate) mod version;
 
 use std::path::PathBuf;
 
+use bursar_memory::counting::HeapCounts;
+
 use crate::config::{SettingFlags, Settings, Surroundings, TakesSettings};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     /// Environment and current folder.
     pub(crate) surroundings: Surroundings,
+    /// What the process allocator has handed out.
+    pub(crate) heap: fn() -> HeapCounts,
 }
 
 impl Shared {

@@ -2,84 +2,33 @@
 //! body, or passed on event by event.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, header};
-use bursar_engine::{EngineError, Event, FinishReason, TokenStream, Usage};
+use bursar_engine::{EngineError, Event, TokenStream, Usage};
+use bursar_memory::PoolError;
 use futures_core::Stream;
-use serde_json::Value;
 use tokio::time::{Instant, Interval};
 
 use crate::app::InFlight;
 use crate::body;
 use crate::charge::Charge;
 use crate::error::ApiError;
+use crate::form::{Form, Piece};
+use crate::openai::Told;
+use crate::out::Out;
 use crate::phase::Ended;
 
 /// A stream that has nothing to say says so this often, so that nobody between thinks it dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What every stream ends with.
+const DONE: &str = "data: [DONE]\n\n";
 /// Most events in one write.
 const EVENTS_PER_WRITE: usize = 64;
-
-/// A token with its likelihoods.
-#[derive(Clone, Debug)]
-pub(crate) struct Told {
-    /// The token.
-    pub(crate) token: u32,
-    /// Its log-probability.
-    pub(crate) logprob: Option<f32>,
-    /// The most likely ones in its place.
-    pub(crate) top: Vec<(u32, f32)>,
-}
-
-/// A part of an answer, or all of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Piece {
-    /// Its text.
-    pub(crate) text: String,
-    /// Tokens of the prompt, where they were asked for.
-    pub(crate) prompt: Vec<Told>,
-    /// Its tokens, where their likelihoods were asked for.
-    pub(crate) tokens: Vec<Told>,
-    /// Why it ends with this part.
-    pub(crate) finish: Option<FinishReason>,
-}
-
-impl Piece {
-    fn bytes(&self) -> usize {
-        let told = |list: &[Told]| -> usize {
-            // As a tree of JSON values, which is what becomes of it.
-            list.iter().map(|told| 1024 * (1 + told.top.len())).sum()
-        };
-        // Text is held as it is, and again within the body.
-        2 * self.text.len() + told(&self.prompt) + told(&self.tokens)
-    }
-
-    fn append(&mut self, more: Piece) {
-        self.text.push_str(&more.text);
-        self.prompt.extend(more.prompt);
-        self.tokens.extend(more.tokens);
-        self.finish = self.finish.or(more.finish);
-    }
-}
-
-/// How answers look.
-pub(crate) trait Shape: Send + Unpin + 'static {
-    /// What a stream says of an answer before its first part.
-    fn opening(&mut self, choice: usize) -> Option<Value>;
-    /// A part within a stream.
-    fn part(&mut self, choice: usize, piece: Piece) -> Value;
-    /// The last event of a stream whose usage was asked for.
-    fn usage(&mut self, usage: Usage) -> Value;
-    /// All answers in one body.
-    fn whole(&mut self, answers: Vec<Piece>, usage: Usage) -> Value;
-    /// Whether parts without text are worth telling because of their likelihoods.
-    fn tells_tokens(&self) -> bool;
-}
 
 /// The engine's streams of one request.
 pub(crate) struct Answers {
@@ -89,7 +38,8 @@ pub(crate) struct Answers {
     /// Answers per prompt: its tokens count once.
     n: usize,
     usage: Usage,
-    /// Body and answers; goes back when the last byte has been handed over.
+    /// The request; goes back when the last byte has been handed over. Answers are charged by the pool that
+    /// their buffers are of.
     charge: Charge,
     in_flight: InFlight,
 }
@@ -112,11 +62,12 @@ impl Answers {
         }
     }
 
-    /// The next part of any answer; `None` when all have ended.
+    /// Has `hear` the next event of any answer, and says which answer it is of; `None` when all have ended.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<(usize, Piece), ApiError>>> {
+        hear: impl FnOnce(usize, &Event<'_>) -> Result<(), ApiError>,
+    ) -> Poll<Option<Result<(), ApiError>>> {
         let count = self.streams.len();
         let mut open = false;
         for turn in 0..count {
@@ -124,19 +75,25 @@ impl Answers {
             let Some(stream) = &mut self.streams[choice] else {
                 continue;
             };
-            match stream.poll_recv(context) {
-                Poll::Pending => open = true,
-                Poll::Ready(event) => {
-                    self.next = choice + 1;
-                    let heard = heard(event);
-                    return Poll::Ready(Some(heard.map(|(piece, usage)| {
-                        if let Some(usage) = usage {
-                            self.end(choice, usage);
-                        }
-                        (choice, piece)
-                    })));
+            let event = match stream.poll_recv(context) {
+                Poll::Pending => {
+                    open = true;
+                    continue;
                 }
+                Poll::Ready(event) => event,
+            };
+            let ended = match &event {
+                None => return Poll::Ready(Some(Err(failed(&EngineError::Stopped)))),
+                Some(Event::Failed(error)) => return Poll::Ready(Some(Err(failed(error)))),
+                Some(Event::Done { usage, .. }) => Some(*usage),
+                Some(_) => None,
+            };
+            let heard = event.map_or(Ok(()), |event| hear(choice, &event));
+            if let Some(usage) = ended {
+                self.end(choice, usage);
             }
+            self.next = choice + 1;
+            return Poll::Ready(Some(heard));
         }
         match open {
             true => Poll::Pending,
@@ -157,19 +114,19 @@ impl Answers {
     /// All answers in one body, which holds what it takes until it has been handed over.
     pub(crate) async fn collect(
         mut self,
-        mut shape: impl Shape,
+        form: Form,
         ended: Ended,
     ) -> Result<Response<Body>, ApiError> {
-        let mut answers = vec![Piece::default(); self.streams.len()];
-        let tells = shape.tells_tokens();
+        let mut draft = form.draft()?;
+        let mut hear = |choice: usize, event: &Event<'_>| -> Result<(), ApiError> {
+            match understood(event, |told| draft.tell(choice, told))? {
+                Some(piece) => Ok(draft.add(choice, piece)?),
+                None => Ok(()),
+            }
+        };
         let gather = async {
-            while let Some(next) = std::future::poll_fn(|context| self.poll(context)).await {
-                let (choice, mut piece) = next?;
-                if !tells {
-                    piece.tokens = Vec::new();
-                }
-                self.charge.add(piece.bytes())?;
-                answers[choice].append(piece);
+            while let Some(heard) = poll_fn(|context| self.poll(context, &mut hear)).await {
+                heard?;
             }
             Ok::<(), ApiError>(())
         };
@@ -177,29 +134,25 @@ impl Answers {
             done = gather => done?,
             () = ended.wait() => return Err(ApiError::cut_off()),
         }
-        let text = shape.whole(answers, self.usage).to_string();
-        Ok(body::json(text, (self.charge, self.in_flight)))
+        let out = draft.finish(self.usage)?;
+        Ok(body::json(out.into_bytes(), (self.charge, self.in_flight)))
     }
 
     /// Every part as an event, as soon as there is one.
     pub(crate) fn stream(
         self,
-        mut shape: impl Shape,
+        form: Form,
         include_usage: bool,
         ended: Ended,
-    ) -> Response<Body> {
-        let mut opening = String::new();
-        for choice in 0..self.streams.len() {
-            if let Some(value) = shape.opening(choice) {
-                write_event(&mut opening, &value);
-            }
-        }
+    ) -> Result<Response<Body>, ApiError> {
+        let mut opening = form.out();
+        form.write_opening(&mut opening)?;
         let first = Instant::now() + KEEP_ALIVE;
         let events = Events {
             answers: Some(self),
-            shape,
+            form,
             include_usage,
-            opening,
+            opening: Some(opening),
             keep_alive: tokio::time::interval_at(first, KEEP_ALIVE),
             ended: Box::pin(ended.wait()),
         };
@@ -212,44 +165,49 @@ impl Answers {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // nginx would hold events back.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
+        Ok(response)
     }
 }
 
-/// What an event adds to an answer; with its usage, that is the end of it.
-fn heard(event: Option<Event<'_>>) -> Result<(Piece, Option<Usage>), ApiError> {
-    let told = |token, logprob, top: &[(u32, f32)]| {
-        vec![Told {
-            token,
-            logprob,
-            top: top.to_vec(),
-        }]
-    };
+/// What an event says to a client: its part of the text; likelihoods go to `tell`. `None` of what is only told
+/// together with the next part.
+fn understood<'a>(
+    event: &Event<'a>,
+    tell: impl FnOnce(Told<'a>) -> Result<(), PoolError>,
+) -> Result<Option<Piece<'a>>, PoolError> {
     let mut piece = Piece::default();
-    match event {
-        Some(Event::Token {
+    match *event {
+        Event::Token {
             text,
             token,
             logprob,
             top,
-        }) => {
-            piece.text = text.to_owned();
-            piece.tokens = told(token, logprob, top);
+        } => {
+            tell(Told {
+                token,
+                logprob,
+                top,
+            })?;
+            piece.text = text;
         }
-        Some(Event::Text(text)) => piece.text = text.to_owned(),
-        Some(Event::PromptToken {
+        Event::Text(text) => piece.text = text,
+        Event::PromptToken {
             token,
             logprob,
             top,
-        }) => piece.prompt = told(token, logprob, top),
-        Some(Event::Done { finish, usage }) => {
-            piece.finish = Some(finish);
-            return Ok((piece, Some(usage)));
+        } => {
+            tell(Told {
+                token,
+                logprob,
+                top,
+            })?;
+            return Ok(None);
         }
-        Some(Event::Failed(error)) => return Err(failed(&error)),
-        None => return Err(failed(&EngineError::Stopped)),
+        Event::Done { finish, .. } => piece.finish = Some(finish),
+        // Has been taken care of.
+        Event::Failed(_) => return Ok(None),
     }
-    Ok((piece, None))
+    Ok(Some(piece))
 }
 
 /// What an engine that gave up means to a client.
@@ -263,65 +221,61 @@ pub(crate) fn failed(error: &EngineError) -> ApiError {
     }
 }
 
-/// One event as it is sent: `data: {...}` and an empty line.
-fn write_event(out: &mut String, value: &Value) {
-    use std::fmt::Write;
-    // JSON holds no line breaks, so it is always one line. Writing to a String cannot fail.
-    let _ = write!(out, "data: {value}\n\n");
-}
-
 /// The body of a stream.
-struct Events<S> {
+struct Events {
     /// Gone when the end has been said.
     answers: Option<Answers>,
-    shape: S,
+    form: Form,
     include_usage: bool,
-    opening: String,
+    /// What is said before anything else.
+    opening: Option<Out>,
     keep_alive: Interval,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl<S: Shape> Events<S> {
-    /// Writes what there is; true when that was the end.
-    fn write(&mut self, context: &mut Context<'_>, out: &mut String) -> bool {
+impl Events {
+    /// Writes what there is, whole events only; true when that was the end.
+    fn write(&mut self, context: &mut Context<'_>, out: &mut Out) -> Result<bool, ApiError> {
         let Some(answers) = &mut self.answers else {
-            return true;
+            return Ok(true);
         };
         for _ in 0..EVENTS_PER_WRITE {
-            match answers.poll(context) {
+            let form = &mut self.form;
+            let written = out.len();
+            let heard = answers.poll(context, |choice, event| {
+                let Some(piece) = understood(event, |told| form.tell(choice, told))? else {
+                    return Ok(());
+                };
+                let silent = piece.text.is_empty() && piece.finish.is_none();
+                if !silent || form.tells() {
+                    let part = form.write_part(choice, piece, out);
+                    part.inspect_err(|_| out.truncate(written))?;
+                }
+                Ok(())
+            });
+            match heard {
                 Poll::Pending => {
-                    if self.ended.as_mut().poll(context).is_ready() {
-                        write_event(out, &ApiError::cut_off().body());
-                        return true;
-                    }
-                    return false;
+                    return match self.ended.as_mut().poll(context) {
+                        Poll::Ready(()) => Err(ApiError::cut_off()),
+                        Poll::Pending => Ok(false),
+                    };
                 }
-                Poll::Ready(Some(Ok((choice, piece)))) => {
-                    let silent =
-                        piece.text.is_empty() && piece.finish.is_none() && piece.prompt.is_empty();
-                    if !silent || self.shape.tells_tokens() {
-                        write_event(out, &self.shape.part(choice, piece));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    write_event(out, &error.body());
-                    return true;
-                }
+                Poll::Ready(Some(heard)) => heard?,
                 Poll::Ready(None) => {
                     if self.include_usage {
-                        write_event(out, &self.shape.usage(answers.usage));
+                        self.form.write_usage(answers.usage, out)?;
                     }
-                    return true;
+                    return Ok(true);
                 }
             }
         }
         // More is ready: come back after this write.
         context.waker().wake_by_ref();
-        false
+        Ok(false)
     }
 }
 
-impl<S: Shape> Stream for Events<S> {
+impl Stream for Events {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -329,20 +283,29 @@ impl<S: Shape> Stream for Events<S> {
         if this.answers.is_none() {
             return Poll::Ready(None);
         }
-        let mut out = std::mem::take(&mut this.opening);
-        if this.write(context, &mut out) {
-            // Whatever happened, the stream ends with this.
-            out.push_str("data: [DONE]\n\n");
+        let mut out = this.opening.take().unwrap_or_else(|| this.form.out());
+        let last = match this.write(context, &mut out) {
+            Ok(false) => None,
+            Ok(true) => Some(DONE.into()),
+            // JSON holds no line breaks, so it is always one line.
+            Err(error) => Some(format!("data: {}\n\n{DONE}", error.body())),
+        };
+        if let Some(last) = last {
+            // Whatever happened, the stream ends with this; even where there is no room for it in the pool, as
+            // the events before it have gone, or go with them.
             this.answers = None;
+            if out.raw(&last).is_err() {
+                return Poll::Ready(Some(Ok(Bytes::from(last))));
+            }
         }
         while this.keep_alive.poll_tick(context).is_ready() {
             if out.is_empty() {
-                out.push_str(": still here\n\n");
+                let _ = out.raw(": still here\n\n");
             }
         }
         match out.is_empty() {
             true => Poll::Pending,
-            false => Poll::Ready(Some(Ok(Bytes::from(out)))),
+            false => Poll::Ready(Some(Ok(out.into_bytes()))),
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use bursar_engine::{Lease, ModelCache, ParamsPool};
+use bursar_memory::counting::HeapCounts;
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Account, Bytes, Ledger, Pools, ReclaimBooks, ReclaimEvent, Rung};
 use serde_json::Value;
@@ -46,7 +47,10 @@ pub(crate) struct App {
     pub(crate) pressure: Gauge,
     /// What was done for it.
     pub(crate) reclaim: ReclaimBooks,
+    /// What the process allocator has handed out.
+    pub(crate) heap: Option<fn() -> HeapCounts>,
     pub(crate) params: ParamsPool,
+    /// Where bodies and answers lie.
     pub(crate) pools: Pools,
 }
 
@@ -289,7 +293,14 @@ async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
     let tenant = parts.extensions.get::<Tenant>().copied();
     let tenant = tenant.unwrap_or_else(|| app.secret.tenant(""));
     let mut charge = Charge::new(&app.account)?;
-    let value = body::read(&parts.headers, body, &app.limits, &mut charge).await?;
+    let value = body::read(
+        &parts.headers,
+        body,
+        &app.limits,
+        app.pools.buffers(),
+        &mut charge,
+    )
+    .await?;
     if !value.is_object() {
         return Err(ApiError::invalid("", "must be a JSON object"));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Response, header};
+use bursar_memory::{BufferPool, Lifetime};
 use futures_core::Stream;
 use serde_json::Value;
 
@@ -14,17 +15,22 @@ use crate::charge::Charge;
 use crate::error::ApiError;
 use crate::json;
 use crate::limits::Limits;
+use crate::out::Out;
 
 /// Of a body that is refused for its size, so much is still read and thrown away, for so long:
 /// a client that is cut off while it writes never reads the answer.
 const DISCARD_FACTOR: usize = 16;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// Bytes that there is room for at first where nobody says how many will come.
+const FIRST_BYTES: usize = 4 << 10;
 
-/// Reads a body as JSON; what it takes is charged.
+/// Reads a body as JSON. Its bytes lie in a buffer of `pool` until they are understood; what is made of them is
+/// charged to `charge`.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: &Limits,
+    pool: &BufferPool,
     charge: &mut Charge,
 ) -> Result<Value, ApiError> {
     require_json(headers)?;
@@ -38,10 +44,8 @@ pub(crate) async fn read(
         }
         return Err(ApiError::body_too_large(limits.body));
     }
-    if let Some(length) = length {
-        charge.add(length)?;
-    }
-    let mut bytes: Vec<u8> = Vec::with_capacity(length.unwrap_or(0));
+    // All of it is there before the first byte is read, where it is known how much that is.
+    let mut bytes = pool.acquire_empty(length.unwrap_or(FIRST_BYTES), Lifetime::Episodic)?;
     loop {
         let next = poll_fn(|context| chunks.as_mut().poll_next(context));
         let chunk = match tokio::time::timeout(limits.body_time, next).await {
@@ -57,11 +61,7 @@ pub(crate) async fn read(
             discard(&mut chunks, limits).await;
             return Err(ApiError::body_too_large(limits.body));
         }
-        if length.is_none() {
-            // Doubling, at worst.
-            charge.add(2 * chunk.len())?;
-        }
-        bytes.extend_from_slice(&chunk);
+        bytes.extend_from_slice(&chunk)?;
     }
     Ok(json::parse(&bytes, limits.json_depth, charge)?)
 }
@@ -92,9 +92,9 @@ fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// A JSON answer that holds its charge, and whatever else, until it has been handed over.
-pub(crate) fn json(text: String, held: impl Send + Unpin + 'static) -> Response<Body> {
+pub(crate) fn json(out: Out, held: impl Send + Unpin + 'static) -> Response<Body> {
     let mut response = Response::new(Body::from_stream(Holding {
-        text: Some(Bytes::from(text)),
+        text: Some(out.into_bytes()),
         _held: held,
     }));
     response.headers_mut().insert(

@@ -6,7 +6,7 @@ use std::fmt;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use bursar_memory::{Bytes, Ledger, Refusal, Verdict};
+use bursar_memory::{Bytes, Ledger, PoolError, Refusal, Verdict};
 use serde_json::{Value, json};
 
 use crate::json::JsonError;
@@ -286,6 +286,18 @@ impl From<JsonError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         ApiError::memory(refusal)
+    }
+}
+
+impl From<PoolError> for ApiError {
+    fn from(error: PoolError) -> ApiError {
+        match error {
+            PoolError::Refused(refusal) => ApiError::memory(refusal),
+            // The system itself had no memory, whatever the budget has.
+            other => ApiError::not_now(other.to_string())
+                .code("memory_full")
+                .retry_after(RETRY_SECONDS),
+        }
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream, Usage};
+use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream};
 use bursar_memory::PoolError;
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::charge::Charge;
@@ -67,16 +66,6 @@ pub(crate) fn submit(
         }
     }
     Ok(streams)
-}
-
-/// Tokens used, as OpenAI tells them.
-pub(crate) fn usage_value(usage: Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
-    })
 }
 
 /// What it means to a client that an engine did not take its request; `place` is the field of the

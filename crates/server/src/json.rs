@@ -482,6 +482,37 @@ mod tests {
         }
     }
 
+    /// M3
+    #[test]
+    fn a_small_stack_holds_whatever_is_sent() {
+        const LEVELS: usize = 100_000;
+        // As many levels as `limits.json_depth` may allow.
+        let (most, stack) = (128, 256 << 10);
+        let read = move || {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+                let per_turn = open.matches(['[', '{']).count();
+                let nested = |turns: usize| {
+                    [open.repeat(turns), "1".to_owned(), close.repeat(turns)].concat()
+                };
+                for text in [nested(LEVELS / per_turn), open.repeat(LEVELS / per_turn)] {
+                    let error = parse(text.as_bytes(), most, &mut Charge::unlimited())
+                        .expect_err("too deep");
+                    let JsonError::Invalid { path, what } = error else {
+                        panic!("{error:?}");
+                    };
+                    assert!(what.contains("is nested deeper than 128 levels"), "{what}");
+                    assert!(path.len() <= PATH_MAX + '…'.len_utf8());
+                }
+                let within = nested(most / per_turn);
+                let value =
+                    parse(within.as_bytes(), most, &mut Charge::unlimited()).expect("deep enough");
+                assert_eq!(value.to_string(), within);
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(stack);
+        thread.spawn(read).unwrap().join().unwrap();
+    }
+
     #[test]
     fn every_cut_and_every_changed_byte_is_no_panic() {
         let text = br#"{"a":[1,-2.5e3,"x\ud83d\ude42"],"b":{"c":null,"d":true}}"#;

@@ -7,6 +7,7 @@
 //! - `body`, `charge`, `json`, `fields`: from bytes to fields, each refusal naming its field.
 //! - `openai`: the requests and answers of OpenAI's API.
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
+//! - `form`, `out`: how that looks, and JSON as it is written.
 //! - `served`, `wait`: a model as the server sees it, and getting one to answer with.
 //! - `error`: what a client is told when something is wrong.
 //! - `model_api`, `optimize_api`: which models there are, and having them loaded, unloaded, made smaller.
@@ -25,6 +26,7 @@ mod body;
 mod charge;
 mod error;
 mod fields;
+mod form;
 mod generation;
 mod health;
 mod json;
@@ -35,6 +37,7 @@ mod metrics;
 mod model_api;
 mod openai;
 mod optimize_api;
+mod out;
 mod phase;
 mod pools_api;
 mod pressure_api;

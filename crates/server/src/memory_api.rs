@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bursar_engine::{CacheTotals, ModelState, ModelStatus, ParamsReport, WhyKind};
+use bursar_memory::counting::HeapCounts;
 use bursar_memory::monitor::reconcile;
 use bursar_memory::{AccountSnapshot, Bytes};
 use bursar_profile::Probe;
@@ -45,6 +46,7 @@ pub(crate) fn report(app: &App) -> Value {
         "pressure_detail": pressure_api::detail(&pressure),
         "reclaim": pressure_api::reclaim(&app.reclaim.report()),
         "waiting": waiting,
+        "heap": app.heap.map(|counts| heap(&counts())),
         "tree": tree(&books),
         "models": models,
         "kv": kv,
@@ -53,6 +55,16 @@ pub(crate) fn report(app: &App) -> Value {
         "scratch": pools_api::scratch(&pooled.scratch),
         "params": params(&app.params.report()),
         "model_cache": model_cache(&app.models.totals()),
+    })
+}
+
+/// What the process allocator has handed out: all that is neither mapped nor pooled.
+fn heap(counts: &HeapCounts) -> Value {
+    json!({
+        "allocations_total": counts.allocations,
+        "deallocations_total": counts.deallocations,
+        "allocated_bytes": counts.live.get(),
+        "allocated_peak_bytes": counts.peak.get(),
     })
 }
 

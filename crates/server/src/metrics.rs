@@ -102,6 +102,7 @@ impl Page {
 pub(crate) fn answer(app: &App) -> Response<Body> {
     let mut page = Page::default();
     memory(app, &mut page);
+    heap(app, &mut page);
     reclaim::write(&mut page, &app.pressure.read(), &app.reclaim.report());
     engines(app, &mut page);
     models::write(app, &mut page);
@@ -160,6 +161,41 @@ fn memory(app: &App, page: &mut Page) {
             page.value(name, &[("account", &account.name)], account.own.get());
         }
     });
+}
+
+/// The small heap: what the process allocator has handed out, this page included.
+fn heap(app: &App, page: &mut Page) {
+    let Some(counts) = app.heap.map(|counts| counts()) else {
+        return;
+    };
+    for (name, kind, help, value) in [
+        (
+            "bursar_heap_allocations_total",
+            "counter",
+            "Blocks that the process allocator handed out; one that was moved counts again.",
+            counts.allocations,
+        ),
+        (
+            "bursar_heap_deallocations_total",
+            "counter",
+            "Blocks that it took back.",
+            counts.deallocations,
+        ),
+        (
+            "bursar_heap_allocated_bytes",
+            "gauge",
+            "Bytes that live blocks take.",
+            counts.live.get(),
+        ),
+        (
+            "bursar_heap_allocated_peak_bytes",
+            "gauge",
+            "The most that they took at once.",
+            counts.peak.get(),
+        ),
+    ] {
+        page.one(name, kind, help, value);
+    }
 }
 
 fn engines(app: &App, page: &mut Page) {

@@ -15,4 +15,5 @@ mod logprobs;
 mod params;
 pub(crate) mod tokens;
 
+pub(crate) use logprobs::{Likelihoods, Told};
 pub(crate) use params::Params;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bursar_engine::{ModelCache, ParamsPool};
+use bursar_memory::counting::HeapCounts;
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{
     Account, AccountOptions, Bytes, Ledger, Lifetime, Pools, ReclaimBooks, Refusal,
@@ -48,6 +49,8 @@ pub struct ServerOptions {
     pub params: ParamsPool,
     /// Where buffers come from.
     pub pools: Pools,
+    /// What the process allocator has handed out, where the program counts it.
+    pub heap: Option<fn() -> HeapCounts>,
 }
 
 /// Why there is no server.
@@ -140,6 +143,7 @@ impl Server {
             reclaim,
             params,
             pools,
+            heap,
         } = options;
         let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
@@ -159,6 +163,7 @@ impl Server {
             reclaim,
             params,
             pools,
+            heap,
         });
         Ok(Server {
             listener,

@@ -261,6 +261,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         reclaim: books.clone(),
         params: params.clone(),
         pools: pools.clone(),
+        heap: Some(shared.heap),
     };
     let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
     for model in catalog.at_start(&settings.pinned()) {

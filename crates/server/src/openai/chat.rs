@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use bursar_engine::{FinishReason, Usage, Vocabulary};
+use bursar_engine::Vocabulary;
 use bursar_tokenizer::Special;
 use bursar_tokenizer::chat::{ChatError, ChatInput};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::logprobs;
+use super::logprobs::Likelihoods;
 use super::params::{Params, TOP_LOGPROBS_MAX, max_tokens};
-use crate::answers::{Answers, Piece, Shape};
+use crate::answers::Answers;
 use crate::app::{App, Received};
 use crate::error::ApiError;
 use crate::fields::{Fields, quoted, wrong};
-use crate::generation::{Prompt, submit, usage_value};
-use crate::served::{Served, now};
-use crate::{background, generation, random};
+use crate::form::{self, Aside, Form};
+use crate::generation::{Prompt, submit};
+use crate::served::Served;
+use crate::{background, generation};
 
 /// Who may speak, and as whom templates know them.
 const ROLES: [(&str, &str); 6] = [
@@ -56,19 +57,28 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     }];
     generation::charge(&prompts, params.n, &mut charge)?;
     let streams = submit(&app, served, tenant, prompts, &params, told, false)?;
-    let shape = ChatShape {
-        id: random::id("chatcmpl"),
-        created: now(),
-        model: served.id().to_owned(),
-        vocabulary: told.map(|_| Arc::clone(served.vocabulary())),
-        usage_follows: params.include_usage,
+    let aside = || Aside {
+        echo: None,
+        likelihoods: match told {
+            Some(_) => Likelihoods::entries(served.vocabulary(), app.pools.buffers()),
+            None => Likelihoods::Untold,
+        },
     };
+    let asides = streams.iter().map(|_| aside()).collect();
+    let form = Form::new(
+        &form::CHAT,
+        app.pools.buffers(),
+        served.id(),
+        params.stream,
+        params.include_usage,
+        asides,
+    )?;
     let answers = Answers::new(streams, params.n, charge, in_flight.with(lease));
     let ended = app.stopper.ended();
     if params.stream {
-        return Ok(answers.stream(shape, params.include_usage, ended));
+        return answers.stream(form, params.include_usage, ended);
     }
-    answers.collect(shape, ended).await
+    answers.collect(form, ended).await
 }
 
 /// `min_tokens` that the answer has no room for would be broken silently.
@@ -244,99 +254,4 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ApiError> {
         return Err(ApiError::invalid("modalities", what));
     }
     Ok(())
-}
-
-/// How answers to a chat look.
-struct ChatShape {
-    id: String,
-    created: u64,
-    model: String,
-    /// Where likelihoods are told.
-    vocabulary: Option<Arc<Vocabulary>>,
-    /// Whether every event but the last says that its usage is null.
-    usage_follows: bool,
-}
-
-impl ChatShape {
-    fn event(&self, choices: Value) -> Value {
-        let mut event = json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        });
-        if self.usage_follows {
-            event["usage"] = Value::Null;
-        }
-        event
-    }
-
-    fn logprobs(&self, piece: &Piece) -> Value {
-        match &self.vocabulary {
-            Some(vocabulary) if !piece.tokens.is_empty() => {
-                logprobs::of_chat(vocabulary, &piece.tokens)
-            }
-            _ => Value::Null,
-        }
-    }
-}
-
-impl Shape for ChatShape {
-    fn opening(&mut self, choice: usize) -> Option<Value> {
-        Some(self.event(json!([{
-            "index": choice,
-            "delta": { "role": "assistant", "content": "" },
-            "logprobs": null,
-            "finish_reason": null,
-        }])))
-    }
-
-    fn part(&mut self, choice: usize, piece: Piece) -> Value {
-        let logprobs = self.logprobs(&piece);
-        let delta = match piece.text.is_empty() && piece.finish.is_some() {
-            true => json!({}),
-            false => json!({ "content": piece.text }),
-        };
-        self.event(json!([{
-            "index": choice,
-            "delta": delta,
-            "logprobs": logprobs,
-            "finish_reason": piece.finish.map(FinishReason::name),
-        }]))
-    }
-
-    fn usage(&mut self, usage: Usage) -> Value {
-        let mut event = self.event(json!([]));
-        event["usage"] = usage_value(usage);
-        event
-    }
-
-    fn whole(&mut self, answers: Vec<Piece>, usage: Usage) -> Value {
-        let choices: Vec<Value> = answers
-            .into_iter()
-            .enumerate()
-            .map(|(index, piece)| {
-                let logprobs = self.logprobs(&piece);
-                json!({
-                    "index": index,
-                    "message": { "role": "assistant", "content": piece.text, "refusal": null },
-                    "logprobs": logprobs,
-                    "finish_reason": piece.finish.map(FinishReason::name),
-                })
-            })
-            .collect();
-        json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-            "usage": usage_value(usage),
-        })
-    }
-
-    fn tells_tokens(&self) -> bool {
-        self.vocabulary.is_some()
-    }
 }

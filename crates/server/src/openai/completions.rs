@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
-use bursar_engine::{FinishReason, Usage, Vocabulary};
-use bursar_tokenizer::{Detokenizer, Special};
-use serde_json::{Value, json};
+use bursar_engine::Vocabulary;
+use bursar_tokenizer::Special;
+use serde_json::Value;
 
 use super::chat::check_min_tokens;
 use super::input::{self, Input};
-use super::logprobs::Columns;
+use super::logprobs::Likelihoods;
 use super::params::{Params, TOP_LOGPROBS_MAX, max_tokens};
-use crate::answers::{Answers, Piece, Shape, Told};
+use crate::answers::Answers;
 use crate::app::{App, Received};
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::generation::{Prompt, submit, usage_value};
-use crate::served::now;
-use crate::{background, generation, random};
+use crate::form::{self, Aside, Form};
+use crate::generation::{Prompt, submit};
+use crate::{background, generation};
 
 /// Most prompts in one request, and most answers to all of them.
 const PROMPTS_MAX: usize = 64;
@@ -104,27 +104,27 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         told,
         echo && told.is_some(),
     )?;
-    let shape = CompletionShape {
-        id: random::id("cmpl"),
-        created: now(),
-        model: served.id().to_owned(),
-        vocabulary: Arc::clone(served.vocabulary()),
-        tells: told.is_some(),
-        usage_follows: params.include_usage,
-        progress: (0..streams.len())
-            .map(|choice| Progress {
-                echo: Some(echoes[choice / params.n].clone()).filter(|echo| !echo.is_empty()),
-                offset: 0,
-                detokenizer: told.map(|_| served.vocabulary().tokenizer().detokenizer(true)),
-            })
-            .collect(),
+    let aside = |choice: usize| Aside {
+        echo: Some(echoes[choice / params.n].clone()).filter(|echo| !echo.is_empty()),
+        likelihoods: match told {
+            Some(_) => Likelihoods::columns(served.vocabulary(), app.pools.buffers()),
+            None => Likelihoods::Untold,
+        },
     };
+    let form = Form::new(
+        &form::COMPLETION,
+        app.pools.buffers(),
+        served.id(),
+        params.stream,
+        params.include_usage,
+        (0..streams.len()).map(aside).collect(),
+    )?;
     let answers = Answers::new(streams, params.n, charge, in_flight.with(lease));
     let ended = app.stopper.ended();
     if params.stream {
-        return Ok(answers.stream(shape, params.include_usage, ended));
+        return answers.stream(form, params.include_usage, ended);
     }
-    answers.collect(shape, ended).await
+    answers.collect(form, ended).await
 }
 
 fn encode(vocabulary: &Vocabulary, text: &str) -> Vec<u32> {
@@ -156,107 +156,4 @@ fn refuse_unsupported(fields: &Fields<'_>, n: usize) -> Result<(), ApiError> {
         return Err(ApiError::invalid(format.place("type"), what));
     }
     Ok(())
-}
-
-/// How answers to prompts look.
-struct CompletionShape {
-    id: String,
-    created: u64,
-    model: String,
-    vocabulary: Arc<Vocabulary>,
-    /// Whether likelihoods are told.
-    tells: bool,
-    usage_follows: bool,
-    progress: Vec<Progress>,
-}
-
-/// How far an answer has come.
-struct Progress {
-    /// The prompt, until it has been given back.
-    echo: Option<String>,
-    /// Characters of the tokens told so far.
-    offset: usize,
-    detokenizer: Option<Detokenizer>,
-}
-
-impl CompletionShape {
-    fn choice(&mut self, index: usize, piece: Piece) -> Value {
-        let logprobs = match self.tells {
-            true => self.columns(index, &piece),
-            false => Value::Null,
-        };
-        let mut text = self.progress[index].echo.take().unwrap_or_default();
-        text.push_str(&piece.text);
-        json!({
-            "index": index,
-            "text": text,
-            "logprobs": logprobs,
-            "finish_reason": piece.finish.map(FinishReason::name),
-        })
-    }
-
-    fn columns(&mut self, index: usize, piece: &Piece) -> Value {
-        let Progress {
-            offset,
-            detokenizer,
-            ..
-        } = &mut self.progress[index];
-        let mut columns = Columns::default();
-        let mut push = |told: &Told| {
-            columns.push(&self.vocabulary, told, *offset);
-            if let Some(detokenizer) = detokenizer {
-                let text = detokenizer.push(self.vocabulary.tokenizer(), told.token);
-                *offset += text.chars().count();
-            }
-        };
-        piece.prompt.iter().for_each(&mut push);
-        piece.tokens.iter().for_each(&mut push);
-        columns.into_value()
-    }
-
-    fn body(&self, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        })
-    }
-}
-
-impl Shape for CompletionShape {
-    fn opening(&mut self, _choice: usize) -> Option<Value> {
-        None
-    }
-
-    fn part(&mut self, choice: usize, piece: Piece) -> Value {
-        let choice = self.choice(choice, piece);
-        let mut event = self.body(vec![choice]);
-        if self.usage_follows {
-            event["usage"] = Value::Null;
-        }
-        event
-    }
-
-    fn usage(&mut self, usage: Usage) -> Value {
-        let mut event = self.body(Vec::new());
-        event["usage"] = usage_value(usage);
-        event
-    }
-
-    fn whole(&mut self, answers: Vec<Piece>, usage: Usage) -> Value {
-        let choices = answers
-            .into_iter()
-            .enumerate()
-            .map(|(index, piece)| self.choice(index, piece))
-            .collect();
-        let mut body = self.body(choices);
-        body["usage"] = usage_value(usage);
-        body
-    }
-
-    fn tells_tokens(&self) -> bool {
-        self.tells
-    }
 }

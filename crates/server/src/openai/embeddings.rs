@@ -1,12 +1,12 @@
 //! `POST /v1/embeddings`: texts or token ids to vectors, as numbers or as base64.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
 use bursar_engine::{EmbedEvent, EmbedOptions, EmbedRequest, EngineError, Usage};
-use serde_json::Value;
+use bursar_memory::PoolError;
 
 use super::input::{self, Input};
 use crate::answers::failed;
@@ -15,6 +15,7 @@ use crate::background;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::generation::refused;
+use crate::out::Out;
 
 /// Most inputs in one request, as OpenAI has it.
 const INPUTS_MAX: usize = 2048;
@@ -109,7 +110,8 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             Encoding::Base64 => (keep * size_of::<f32>()).div_ceil(3) * 4,
         };
     // The vectors as they come, and the body that they are written into.
-    charge.add(count * (keep * size_of::<f32>() + item) + 256)?;
+    charge.add(count * keep * size_of::<f32>())?;
+    let out = Out::with_capacity(app.pools.buffers(), count * item + 256)?;
     let request = EmbedRequest {
         tokens,
         dimensions,
@@ -140,15 +142,9 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             "a vector has values that are no numbers; the model's weights are broken",
         ));
     }
-    let body = body(
-        served.id(),
-        vectors.iter(),
-        encoding,
-        usage,
-        count * item + 256,
-    );
+    let out = body(served.id(), vectors.iter(), encoding, usage, out)?;
     // What waits to be sent is held until it is: the body carries the charge with it.
-    Ok(crate::body::json(body, (charge, in_flight.with(lease))))
+    Ok(crate::body::json(out, (charge, in_flight.with(lease))))
 }
 
 /// The answer, written by hand: as a tree of values it would take ten times its size.
@@ -157,59 +153,59 @@ fn body(
     vectors: impl Iterator<Item = impl AsRef<[f32]>>,
     encoding: Encoding,
     usage: Usage,
-    capacity: usize,
-) -> String {
-    let mut out = String::with_capacity(capacity);
-    out.push_str(r#"{"object":"list","data":["#);
+    mut out: Out,
+) -> Result<Out, PoolError> {
+    out.raw("{\"object\":\"list\",\"data\":[")?;
     for (index, vector) in vectors.enumerate() {
         let vector = vector.as_ref();
-        if index > 0 {
-            out.push(',');
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            r#"{{"object":"embedding","index":{index},"embedding":"#
-        );
+        out.comma(index)?;
+        out.raw("{\"object\":\"embedding\",\"index\":")?;
+        out.count(index)?;
+        out.raw(",\"embedding\":")?;
         match encoding {
             Encoding::Float => {
-                out.push('[');
+                out.raw("[")?;
                 for (position, value) in vector.iter().enumerate() {
-                    if position > 0 {
-                        out.push(',');
-                    }
-                    // The shortest decimal that reads back as the same value; in exponents, so
-                    // that its length is bounded.
-                    let _ = match value.abs() {
-                        0.0 => write!(out, "0.0"),
-                        1e-4..1e7 => write!(out, "{value:?}"),
-                        _ => write!(out, "{value:e}"),
-                    };
+                    out.comma(position)?;
+                    float(*value, &mut out)?;
                 }
-                out.push(']');
+                out.raw("]")?;
             }
             Encoding::Base64 => {
-                out.push('"');
-                base64(
-                    vector.iter().flat_map(|value| value.to_le_bytes()),
-                    &mut out,
-                );
-                out.push('"');
+                out.raw("\"")?;
+                let bytes = vector.iter().flat_map(|value| value.to_le_bytes());
+                base64(bytes, &mut out)?;
+                out.raw("\"")?;
             }
         }
-        out.push('}');
+        out.raw("}")?;
     }
-    let _ = write!(
-        out,
-        r#"],"model":{},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#,
-        Value::from(model),
-        tokens = usage.prompt_tokens,
-    );
-    out
+    out.raw("],\"model\":")?;
+    out.quoted(model)?;
+    out.raw(",\"usage\":{\"prompt_tokens\":")?;
+    out.count(usage.prompt_tokens)?;
+    out.raw(",\"total_tokens\":")?;
+    out.count(usage.prompt_tokens)?;
+    out.raw("}}")?;
+    Ok(out)
+}
+
+/// The shortest decimal that reads back as the same value; in exponents, so that its length is bounded.
+fn float(value: f32, out: &mut Out) -> Result<(), PoolError> {
+    let mut characters = [0; FLOAT_CHARS_MAX];
+    let mut left = characters.as_mut_slice();
+    let written = match value.abs() {
+        0.0 => write!(left, "0.0"),
+        1e-4..1e7 => write!(left, "{value:?}"),
+        _ => write!(left, "{value:e}"),
+    };
+    written.expect("so many characters are the most");
+    let length = FLOAT_CHARS_MAX - left.len();
+    out.push(&characters[..length])
 }
 
 /// RFC 4648, with padding.
-fn base64(bytes: impl Iterator<Item = u8>, out: &mut String) {
+fn base64(bytes: impl Iterator<Item = u8>, out: &mut Out) -> Result<(), PoolError> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = bytes.fuse();
     while let Some(first) = bytes.next() {
@@ -217,17 +213,41 @@ fn base64(bytes: impl Iterator<Item = u8>, out: &mut String) {
         let word = u32::from(first) << 16
             | u32::from(second.unwrap_or(0)) << 8
             | u32::from(third.unwrap_or(0));
-        let letter = |shift: u32| char::from(LETTERS[(word >> shift & 63) as usize]);
-        out.push(letter(18));
-        out.push(letter(12));
-        out.push(second.map_or('=', |_| letter(6)));
-        out.push(third.map_or('=', |_| letter(0)));
+        let letter = |shift: u32| LETTERS[(word >> shift & 63) as usize];
+        out.push(&[
+            letter(18),
+            letter(12),
+            second.map_or(b'=', |_| letter(6)),
+            third.map_or(b'=', |_| letter(0)),
+        ])?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use bursar_memory::{Bytes, Ledger, Pools};
+    use serde_json::Value;
+
     use super::*;
+
+    fn written(write: impl FnOnce(Out) -> Result<Out, PoolError>) -> String {
+        let ledger = Ledger::new(Bytes::mib(1));
+        let out = Out::new(Pools::off(&ledger.root()).buffers());
+        String::from_utf8(write(out).unwrap().bytes().to_vec()).unwrap()
+    }
+
+    fn floats(model: &str, vectors: &[Vec<f32>]) -> String {
+        written(|out| {
+            body(
+                model,
+                vectors.iter(),
+                Encoding::Float,
+                Usage::default(),
+                out,
+            )
+        })
+    }
 
     #[test]
     fn base64_as_in_the_rfc() {
@@ -239,9 +259,8 @@ mod tests {
             ("foob", "Zm9vYg=="),
             ("\u{3ff}?>", "z78/Pg=="),
         ] {
-            let mut out = String::new();
-            base64(plain.bytes(), &mut out);
-            assert_eq!(out, want);
+            let found = written(|mut out| base64(plain.bytes(), &mut out).map(|()| out));
+            assert_eq!(found, want);
         }
     }
 
@@ -261,7 +280,7 @@ mod tests {
             -0.000_123_456_79,
         ];
         let vectors = [extremes.to_vec(), extremes.to_vec()];
-        let text = body("a\"b", vectors.iter(), Encoding::Float, Usage::default(), 0);
+        let text = floats("a\"b", &vectors);
         let value: Value = serde_json::from_str(&text).unwrap();
         let back: Vec<f32> = value["data"][1]["embedding"]
             .as_array()
@@ -271,8 +290,8 @@ mod tests {
             .collect();
         assert_eq!(back, extremes);
         for value in extremes {
-            let text = body("", [[value]].iter(), Encoding::Float, Usage::default(), 0);
-            let none = body("", [[]].iter(), Encoding::Float, Usage::default(), 0);
+            let text = floats("", &[vec![value]]);
+            let none = floats("", &[Vec::new()]);
             assert!(text.len() - none.len() < FLOAT_CHARS_MAX, "{text}");
         }
         assert_eq!(value["model"], "a\"b");

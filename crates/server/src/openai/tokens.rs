@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Response;
 use bursar_tokenizer::Special;
-use serde_json::{Value, json};
 
 use super::{chat, logprobs};
 use crate::app::{App, Received};
 use crate::error::ApiError;
 use crate::fields::{Fields, token_ids};
+use crate::out::Out;
 use crate::{background, body};
 
 /// The tokens of a text or a conversation.
@@ -40,21 +40,29 @@ pub(crate) async fn tokenize(
                 .map_err(ApiError::internal)?
         }
     };
-    let each = size_of::<Value>() * 2 + if spell { 64 } else { 0 };
-    charge.add(tokens.len().saturating_mul(each))?;
-    let spelled = spell.then(|| {
-        let spelled = tokens
-            .iter()
-            .map(|&id| logprobs::token_text(served.vocabulary(), id));
-        spelled.collect::<Vec<String>>()
-    });
-    let answer = json!({
-        "count": tokens.len(),
-        "max_model_len": served.engine.longest(),
-        "tokens": tokens,
-        "token_strs": spelled,
-    });
-    Ok(body::json(answer.to_string(), charge))
+    let mut out = Out::new(app.pools.buffers());
+    out.raw("{\"count\":")?;
+    out.count(tokens.len())?;
+    out.raw(",\"max_model_len\":")?;
+    out.count(served.engine.longest())?;
+    out.raw(",\"tokens\":[")?;
+    for (index, &token) in tokens.iter().enumerate() {
+        out.comma(index)?;
+        out.count(token as usize)?;
+    }
+    out.raw("],\"token_strs\":")?;
+    match spell {
+        true => {
+            out.raw("[")?;
+            for (index, &token) in tokens.iter().enumerate() {
+                out.comma(index)?;
+                logprobs::write_token(served.vocabulary(), token, &mut out)?;
+            }
+            out.raw("]}")?;
+        }
+        false => out.raw("null}")?,
+    }
+    Ok(body::json(out, charge))
 }
 
 /// The text of tokens, special ones included.
@@ -72,8 +80,10 @@ pub(crate) async fn detokenize(
     let list = fields.list("tokens")?.unwrap_or_default();
     let tokens = token_ids(list, "tokens", served.engine.vocab())?;
     let text = served.vocabulary().tokenizer().decode(&tokens, false);
-    // The text, and as it is written into the body.
-    charge.add(text.len().saturating_mul(3))?;
-    let answer = json!({ "prompt": text });
-    Ok(body::json(answer.to_string(), charge))
+    charge.add(text.len())?;
+    let mut out = Out::new(app.pools.buffers());
+    out.raw("{\"prompt\":")?;
+    out.quoted(&text)?;
+    out.raw("}")?;
+    Ok(body::json(out, charge))
 }

@@ -12,6 +12,7 @@ use bursar_engine::{
     CacheOptions, Engine, EngineHandle, Eviction, Keeper, ModelCache, ModelState, ParamsPool,
     ParamsPoolOptions, Purpose, TurnWeights,
 };
+use bursar_memory::counting::HeapCounts;
 use bursar_memory::faults::Faults;
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions, ReclaimBooks, Refusal};
@@ -19,6 +20,9 @@ use bursar_server::{
     Keys, Limits, Secret, Served, Server, ServerOptions, Stopper, requests_account,
 };
 use source::{Fixtures, Nothing};
+
+/// The stack of the thread that serves: whatever is sent, it must be enough.
+const STACK_BYTES: usize = 256 << 10;
 
 /// A model of a test: what it is called, its fixture, what it is for.
 pub(crate) type Fixture = (&'static str, &'static str, Purpose);
@@ -43,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) pooled: bool,
     /// Which asks for memory are refused on purpose.
     pub(crate) faults: Arc<Faults>,
+    /// What the process allocator has handed out.
+    pub(crate) heap: Option<fn() -> HeapCounts>,
 }
 
 impl Setup {
@@ -65,6 +71,7 @@ impl Setup {
             keep_alive: None,
             pooled: true,
             faults: Arc::new(Faults::none()),
+            heap: None,
         }
     }
 
@@ -115,6 +122,7 @@ impl Setup {
                 &account.child("params", Lifetime::Semantic),
             ),
             pools,
+            heap: self.heap,
         };
         let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
         for (name, ..) in self.models {
@@ -123,7 +131,10 @@ impl Setup {
         let running = Running {
             address: server.address(),
             stopper: server.stopper(),
-            thread: std::thread::spawn(move || server.run().unwrap()),
+            thread: std::thread::Builder::new()
+                .stack_size(STACK_BYTES)
+                .spawn(move || server.run().unwrap())
+                .unwrap(),
             keeper: Keeper::start(&cache).unwrap(),
             cache,
             source,
