@@ -135,7 +135,7 @@ impl Answers {
             () = ended.wait() => return Err(ApiError::cut_off()),
         }
         let out = draft.finish(self.usage)?;
-        Ok(body::json(out.into_bytes(), (self.charge, self.in_flight)))
+        Ok(body::json(out, (self.charge, self.in_flight)))
     }
 
     /// Every part as an event, as soon as there is one.
