@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bursar_engine::{EngineError, GenerateRequest, Rejected, TokenStream};
-use bursar_memory::PoolError;
 
 use crate::app::App;
 use crate::charge::Charge;
@@ -80,8 +79,7 @@ pub(crate) fn refused(app: &App, rejected: Rejected, place: &str) -> ApiError {
             free,
             ..
         } => ApiError::queue_full(message, retry_after_ms, &app.ledger, asked, free),
-        Rejected::NoMemory(PoolError::Refused(refusal)) => refusal.into(),
-        Rejected::NoMemory(error) => ApiError::internal(error.to_string()),
+        Rejected::NoMemory(error) => error.into(),
         Rejected::Never(error) => never(&error, place),
     }
 }

@@ -97,7 +97,14 @@ fn the_report_has_every_figure() {
     for _ in 0..2 {
         post(address, COMPLETION, request(&body(9), json!({ "n": 2 }))).json();
     }
-    let memory = get(address, "/memory", "").json();
+    // The figures are published after the step in which the last answer ended.
+    let memory = loop {
+        let memory = get(address, "/memory", "").json();
+        if memory["kv"][0]["allocations_current"] == 0 && memory["kv"][0]["blocks_cached"] != 0 {
+            break memory;
+        }
+        std::thread::yield_now();
+    };
     let kv = &memory["kv"][0];
     let number = |name: &str| {
         let value = kv[name].as_f64();

@@ -109,8 +109,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             Encoding::Float => keep * FLOAT_CHARS_MAX,
             Encoding::Base64 => (keep * size_of::<f32>()).div_ceil(3) * 4,
         };
-    // The vectors as they come, and the body that they are written into.
-    charge.add(count * keep * size_of::<f32>())?;
+    // The body that the vectors are written into; those are charged by the pool too.
     let out = Out::with_capacity(app.pools.buffers(), count * item + 256)?;
     let request = EmbedRequest {
         tokens,
@@ -119,7 +118,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
     };
     let mut stream = served
         .engine
-        .embed(request)
+        .embed_in(request, app.pools.buffers())
         .map_err(|rejected| refused(&app, rejected, "input"))?;
     let ended = app.stopper.ended();
     let gather = async {
