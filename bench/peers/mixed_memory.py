@@ -57,7 +57,9 @@ def llama(path: Path, embeds: bool) -> Server:
     port = free_port()
     return Server(
         [sys.executable, "-m", "llama_cpp.server", "--model", str(path), "--host", "127.0.0.1", "--port", str(port),
-         "--n_ctx", "1024", "--n_threads", "2", "--n_threads_batch", "2", "--embedding", str(embeds).lower()],
+         "--n_ctx", "1024", "--n_threads", "2", "--n_threads_batch", "2", "--embedding", str(embeds).lower(),
+         # Else a request that comes cuts off the stream that another client is reading.
+         "--interrupt_requests", "false"],
         f"http://127.0.0.1:{port}", "/v1/models",
     )
 
@@ -101,6 +103,8 @@ def main() -> None:
     for _ in range(args.rounds):
         for name in names:
             seen[name].append(measure(name, args, paths, models))
+            rss, _, seconds = seen[name][-1]
+            print(f"{name}: {rss / MIB:.0f} MiB after {seconds:.1f} s", file=sys.stderr, flush=True)
     print("| | peak RSS, MiB | of it anonymous, at most | Bursar's peak is | s for all requests |\n|---|---|---|---|---|")
     for name in names:
         rss, anonymous, seconds = (statistics.median(values) for values in zip(*seen[name]))

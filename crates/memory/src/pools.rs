@@ -4,10 +4,21 @@
 //! buffers ─► membranes ─► heaps ─► account `pools`
 //! ```
 //!
+//! Who draws from them, and how much at once; a heap of the start is to hold all of it for a few clients:
+//!
+//! ```text
+//! bodies of requests        server/src/body.rs            as long as the body, 2 to 64 KiB as a rule
+//! answers as they are built server/src/out.rs             whole ones: text and its marks; streams: one write
+//! answers of embeddings     server/src/out.rs             texts x dimensions x 5.3 (base64) to 15 bytes (decimals)
+//! vectors                   engine/src/reply/vectors.rs   texts x dimensions x 4 bytes
+//! tokens of a request       engine/src/words.rs           (prompt + longest answer) x 4 bytes, as scratch
+//! ```
+//!
 //! What is not drawn from them lies in memory that a plan counts already, and stays there: weights and
-//! what they are packed into are mappings of the model's account; a file that is loaded goes through the
-//! arena of activations (`engine/src/load.rs`), one that is converted in place through a `staging` account
-//! of the model (`engine/src/optimize.rs`); blocks of keys and values have one owner, `kv`.
+//! what they are packed into are mappings of the model's account; a file that is loaded goes through memory
+//! split from what is held for keys and values (`engine/src/load.rs`), one that is converted in place
+//! through a `staging` account of the model (`engine/src/optimize.rs`); blocks of keys and values have one
+//! owner, `kv`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
