@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         progress: Progress::new(cli.progress),
         surroundings: Surroundings::of_process(),
         heap: || ALLOCATOR.counts(),
+        allocator: &ALLOCATOR,
     };
     let outcome = match cli.verb {
         Verb::Run(arguments) => verbs::run::run(&arguments, &shared),

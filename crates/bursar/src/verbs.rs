@@ -24,7 +24,7 @@ pub(crate) mod version;
 
 use std::path::PathBuf;
 
-use bursar_memory::counting::HeapCounts;
+use bursar_memory::counting::{HeapCounts, ProcessAllocator};
 
 use crate::config::{SettingFlags, Settings, Surroundings, TakesSettings};
 use crate::failure::Failure;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) surroundings: Surroundings,
     /// What the process allocator has handed out.
     pub(crate) heap: fn() -> HeapCounts,
+    /// The process allocator, for who watches it.
+    pub(crate) allocator: &'static ProcessAllocator,
 }
 
 impl Shared {

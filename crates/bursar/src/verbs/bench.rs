@@ -1,5 +1,6 @@
 //! `bursar bench WHAT`: measures parts of Bursar on this machine, as a table and as JSON.
 
+mod alloc;
 mod clock;
 mod embed;
 mod kv;
@@ -23,6 +24,8 @@ pub(crate) struct Arguments {
 /// What is measured.
 #[derive(Debug, Subcommand)]
 enum What {
+    /// How often an engine asks the allocator for memory, how long that takes, and what it copies
+    Alloc(alloc::Arguments),
     /// Texts and tokens per second in batches from one text to very many
     Embed(embed::Arguments),
     /// What the cache of keys and values costs: taking blocks, giving them back, finding prefixes,
@@ -39,6 +42,7 @@ enum What {
 /// Measures it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
     match &arguments.what {
+        What::Alloc(arguments) => alloc::run(arguments, shared),
         What::Embed(arguments) => embed::run(arguments, shared),
         What::Kv(arguments) => kv::run(arguments),
         What::Memory(arguments) => memory::run(arguments, shared),

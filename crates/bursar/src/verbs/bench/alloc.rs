@@ -1,0 +1,309 @@
+//! `bursar bench alloc`: how often an engine asks the process allocator for memory, how long that takes,
+//! and what it copies to its clients; with `--compare`, the same with pools, prefix cache and paged keys
+//! and values off, each alone and all together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar_engine::{
+    EngineModel, EngineOptions, Event, GenerateRequest, LoadOptions, MemoryPlan, PlanRequest,
+    ProcessBase, Purpose, SoloEngine, StopRules, TokenStream, Totals, Vocabulary, WeightsRequest,
+};
+use bursar_files::ModelFile;
+use bursar_kernels::isa::Isa;
+use bursar_kernels::kv_view::KvDtype;
+use bursar_memory::counting::ProcessAllocator;
+use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions};
+use bursar_workers::Workers;
+use clap::Args;
+
+use super::memory::{Draw, model};
+use super::sheet::Sheet;
+use crate::bundled;
+use crate::failure::Failure;
+use crate::verbs::Shared;
+
+/// Requests at once.
+const REQUESTS: usize = 8;
+/// Times that so many are sent; the first is not counted.
+const WAVES: usize = 9;
+/// Tokens that all prompts begin with.
+const COMMON: usize = 256;
+/// Tokens of each prompt after them.
+const OWN: usize = 32;
+/// Tokens of each answer.
+const GENERATED: usize = 64;
+/// Tokens of a block.
+const BLOCK_TOKENS: usize = 16;
+/// More than it all takes.
+const BUDGET: Bytes = Bytes::gib(1);
+
+/// What can be given.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Measure with the savings off as well, each alone and all together
+    #[arg(long)]
+    compare: bool,
+    /// What tokens are drawn from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Write the figures to FILE as JSON; - for stdout
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What is on.
+#[derive(Copy, Clone, Debug)]
+struct Mode {
+    name: &'static str,
+    pools: bool,
+    prefix_cache: bool,
+    paged: bool,
+}
+
+const MODES: [Mode; 5] = [
+    Mode {
+        name: "on",
+        pools: true,
+        prefix_cache: true,
+        paged: true,
+    },
+    Mode {
+        name: "no_pool",
+        pools: false,
+        prefix_cache: true,
+        paged: true,
+    },
+    Mode {
+        name: "no_prefix_cache",
+        pools: true,
+        prefix_cache: false,
+        paged: true,
+    },
+    Mode {
+        name: "contiguous",
+        pools: true,
+        // Reservations in one piece share nothing.
+        prefix_cache: false,
+        paged: false,
+    },
+    Mode {
+        name: "off",
+        pools: false,
+        prefix_cache: false,
+        paged: false,
+    },
+];
+
+/// What the counted waves came to.
+#[derive(Copy, Clone, Debug)]
+struct Counted {
+    allocations: f64,
+    allocated_bytes: f64,
+    allocating: Duration,
+    time: Duration,
+    first_token: Duration,
+    totals: Totals,
+}
+
+/// Measures and prints it.
+pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
+    let file = ModelFile::open(&model(shared)?)?;
+    let mut sheet = Sheet::new("alloc");
+    sheet.set("requests", REQUESTS * (WAVES - 1));
+    sheet.set("at_once", REQUESTS);
+    sheet.set("common_tokens", COMMON);
+    sheet.set("own_tokens", OWN);
+    sheet.set("generated_tokens", GENERATED);
+    sheet.set("seed", arguments.seed);
+    let modes = match arguments.compare {
+        true => MODES.as_slice(),
+        false => &MODES[..1],
+    };
+    let mut counted = Vec::with_capacity(modes.len());
+    for mode in modes {
+        let seen = measure(&file, *mode, arguments.seed, shared.allocator)?;
+        write(&mut sheet, mode.name, &seen);
+        counted.push(seen);
+    }
+    if let [on, .., off] = counted.as_slice() {
+        ratios(&mut sheet, on, off);
+    }
+    sheet.finish(arguments.json.as_deref())
+}
+
+fn write(sheet: &mut Sheet, mode: &str, seen: &Counted) {
+    let requests = (REQUESTS * (WAVES - 1)) as f64;
+    let tokens = requests * GENERATED as f64;
+    let mut count = |name: &str, unit, words, value| {
+        sheet.count(&format!("{mode}_{name}"), unit, words, value);
+    };
+    let words =
+        "blocks asked for per request, by its caller and the engine, all its tokens included";
+    count(
+        "request_allocations",
+        "",
+        words,
+        seen.allocations / requests,
+    );
+    let words = "bytes of them";
+    count("request_bytes", "B", words, seen.allocated_bytes / requests);
+    let words = "blocks asked for per generated token";
+    count("token_allocations", "", words, seen.allocations / tokens);
+    let words = "time in the allocator per generated token";
+    let nanoseconds = seen.allocating.as_nanos() as f64 / tokens;
+    count("token_allocating_ns", "ns", words, nanoseconds);
+    let words = "bytes copied to tell clients, per generated token";
+    let copied = seen.totals.reply_bytes as f64 / tokens;
+    count("token_copied_bytes", "B", words, copied);
+    let words = "tokens of prompts computed per request";
+    let computed = seen.totals.prefill_tokens as f64 / requests;
+    count("request_computed_tokens", "", words, computed);
+    let words = "tokens generated in a second";
+    let rate = tokens / seen.time.as_secs_f64();
+    count("tokens_per_second", "1/s", words, rate);
+    let words = "until the first token of a wave, on average";
+    let first = seen.first_token.as_secs_f64() * 1e3;
+    count("first_token_ms", "ms", words, first);
+}
+
+fn ratios(sheet: &mut Sheet, on: &Counted, off: &Counted) {
+    let mut ratio = |name, words, on: f64, off: f64, goal: Option<f64>| {
+        sheet.count(name, "", words, on / off.max(f64::MIN_POSITIVE));
+        if let Some(most) = goal {
+            sheet.goal(&format!("<= {most}"), |ratio| ratio <= most);
+        }
+    };
+    let words = "blocks asked for, of those with all savings off";
+    let (a, b) = (on.allocations, off.allocations);
+    ratio("allocations_ratio", words, a, b, Some(0.7));
+    let words = "bytes asked for, of those with all savings off";
+    let (a, b) = (on.allocated_bytes, off.allocated_bytes);
+    ratio("allocated_bytes_ratio", words, a, b, None);
+    let words = "time in the allocator, of that with all savings off";
+    let (a, b) = (on.allocating.as_secs_f64(), off.allocating.as_secs_f64());
+    ratio("allocating_ratio", words, a, b, Some(0.75));
+    let words = "time for all of it, of that with all savings off";
+    let (a, b) = (on.time.as_secs_f64(), off.time.as_secs_f64());
+    ratio("time_ratio", words, a, b, None);
+}
+
+/// Runs the waves, one after the other.
+fn measure(
+    file: &ModelFile,
+    mode: Mode,
+    seed: u64,
+    allocator: &'static ProcessAllocator,
+) -> Result<Counted, Failure> {
+    let ledger = Ledger::new(BUDGET);
+    let engine = start(file, mode, &ledger)?;
+    let handle = engine.handle();
+    let mut draw = Draw::new(seed);
+    let vocab = file.config().vocab;
+    let common = draw.tokens(COMMON, vocab);
+    let mut streams: Vec<TokenStream> = Vec::with_capacity(REQUESTS);
+    let mut counted = None;
+    let (mut first_token, mut begun) = (Duration::ZERO, Instant::now());
+    for wave in 0..WAVES {
+        if wave == 1 {
+            // The first has made everything as large as it has to be.
+            let before = (allocator.counts(), handle.snapshot().totals);
+            allocator.time(true);
+            counted = Some((before, allocator.timed()));
+            (first_token, begun) = (Duration::ZERO, Instant::now());
+        }
+        let sent = Instant::now();
+        for _ in 0..REQUESTS {
+            let own = draw.tokens(OWN, vocab);
+            let request = GenerateRequest {
+                prompt: [common.as_slice(), &own].concat(),
+                stop: StopRules {
+                    ignore_end: true,
+                    ..StopRules::default()
+                },
+                max_tokens: Some(GENERATED),
+                ..GenerateRequest::default()
+            };
+            let stream = handle.submit(request);
+            streams.push(stream.map_err(|rejected| Failure::failed(rejected.to_string()))?);
+        }
+        let mut heard = false;
+        for mut stream in streams.drain(..) {
+            while let Some(event) = stream.recv_blocking() {
+                match event {
+                    Event::Failed(error) => return Err(error.into()),
+                    Event::Token { .. } if !heard => {
+                        heard = true;
+                        first_token += sent.elapsed();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let time = begun.elapsed();
+    allocator.time(false);
+    let ((before, totals), timed) = counted.expect("there is more than one wave");
+    let after = allocator.counts();
+    let now = handle.snapshot().totals;
+    Ok(Counted {
+        allocations: after.allocations.wrapping_sub(before.allocations) as f64,
+        allocated_bytes: after.allocated.saturating_sub(before.allocated).get() as f64,
+        allocating: allocator.timed().saturating_sub(timed),
+        time,
+        first_token: first_token / (WAVES - 1) as u32,
+        totals: Totals {
+            reply_bytes: now.reply_bytes - totals.reply_bytes,
+            prefill_tokens: now.prefill_tokens - totals.prefill_tokens,
+            ..now
+        },
+    })
+}
+
+fn start(file: &ModelFile, mode: Mode, ledger: &Ledger) -> Result<SoloEngine, Failure> {
+    let vocabulary = Vocabulary::open(file)?;
+    let request = PlanRequest {
+        purpose: Purpose::Generate,
+        context: Some((COMMON + OWN + GENERATED).next_multiple_of(BLOCK_TOKENS)),
+        parallel: REQUESTS,
+        batch_tokens: None,
+        batch_memory: None,
+        kv_dtype_k: KvDtype::F16,
+        kv_dtype_v: KvDtype::F16,
+        kv_block_tokens: BLOCK_TOKENS,
+        kv_memory: None,
+        threads: 1,
+        weights: WeightsRequest::default(),
+    };
+    let base = ProcessBase::measure()?.beside(bundled::bytes());
+    let plan = MemoryPlan::new(file, &vocabulary, base, &request, BUDGET)?;
+    let workers = Workers::with_options(bursar_workers::Options {
+        threads: 1,
+        ..Default::default()
+    });
+    let workers = workers.map_err(|error| Failure::failed(error.to_string()))?;
+    let account = ledger.root().child("pools", Lifetime::Procedural);
+    let pools = match mode.pools {
+        true => Pools::start(&PoolsOptions::default(), &account)
+            .map_err(|error| Failure::failed(error.to_string()))?,
+        false => Pools::off(&account),
+    };
+    let model = EngineModel::load(
+        mode.name,
+        file,
+        vocabulary,
+        plan,
+        ledger,
+        LoadOptions { isa: Isa::best() },
+        Arc::new(workers),
+        &mut |_| {},
+    )?;
+    let options = EngineOptions {
+        prefix_cache: mode.prefix_cache,
+        contiguous: !mode.paged,
+        pools: Some(pools),
+        ..EngineOptions::default()
+    };
+    Ok(SoloEngine::start(model, options, ledger)?)
+}
