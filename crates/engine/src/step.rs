@@ -68,7 +68,7 @@ pub struct Totals {
     pub returned_bytes: u64,
     /// Time spent on that, in microseconds.
     pub compaction_us: u64,
-    /// Bytes of events written to clients' queues: heads, texts and alternatives, or vectors.
+    /// Bytes of events written to clients' rings: heads, texts and alternatives.
     pub reply_bytes: u64,
 }
 

@@ -145,7 +145,7 @@ const COUNTERS: [Figure; 9] = [
 /// A counter of an engine.
 type Total = (&'static str, &'static str, fn(&Totals) -> f64);
 
-const TOTALS: [Total; 8] = [
+const TOTALS: [Total; 9] = [
     (
         "bursar_prefix_hit_tokens_total",
         "Tokens of prompts that were found stored and not computed.",
@@ -185,6 +185,11 @@ const TOTALS: [Total; 8] = [
         "bursar_kv_compaction_seconds_total",
         "Time spent on moving KV blocks together.",
         |totals| totals.compaction_us as f64 / 1e6,
+    ),
+    (
+        "bursar_reply_bytes_total",
+        "Bytes copied to tell clients of tokens and of their likelihoods.",
+        |totals| totals.reply_bytes as f64,
     ),
 ];
 
