@@ -3,7 +3,7 @@
 use crate::bytes::Bytes;
 use crate::source::Device;
 
-/// Heaps were full: said at most once a minute, by whoever asks [`HeapPool::warning`].
+/// Heaps were full: said at most once a minute, by whoever asks [`HeapPool::warning`](crate::HeapPool::warning).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the heaps were full for {blocks} blocks, the longest of {longest}, which were mapped one by one: \

@@ -75,7 +75,7 @@ impl LevelPlan {
 }
 
 /// Shares the limit out. Level n gets `limit · weight(n) / Σ weights`; the share is cut into
-/// [`MEMBRANES`] membranes, or into as many as it takes for none to be longer than
+/// four membranes (`MEMBRANES`), or into as many as it takes for none to be longer than
 /// `membrane_max` (what the pool behind hands out in one piece), in whole pages.
 ///
 /// # Errors
