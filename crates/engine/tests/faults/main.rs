@@ -105,7 +105,7 @@ fn every_place_that_asks_may_be_refused() {
 
 /// M7: every ask. Takes minutes: `cargo test --release -p bursar-engine --test faults -- --ignored --nocapture`
 #[test]
-#[ignore = "minutes"]
+#[ignore = "every ask takes minutes; some of each place run always"]
 fn every_ask_may_be_refused() {
     let swept = swept(Sweep::Every);
     assert_eq!(swept.runs, 2 * swept.asks);
