@@ -33,6 +33,8 @@ const EVENTS_PER_WRITE: usize = 64;
 /// The engine's streams of one request.
 pub(crate) struct Answers {
     streams: Vec<Option<TokenStream>>,
+    /// When the last token of each came.
+    heard: Vec<Option<std::time::Instant>>,
     /// Where to look first: every answer gets its turn.
     next: usize,
     /// Answers per prompt: its tokens count once.
@@ -53,6 +55,7 @@ impl Answers {
         in_flight: InFlight,
     ) -> Answers {
         Answers {
+            heard: vec![None; streams.len()],
             streams: streams.into_iter().map(Some).collect(),
             next: 0,
             n,
@@ -86,6 +89,10 @@ impl Answers {
                 None => return Poll::Ready(Some(Err(failed(&EngineError::Stopped)))),
                 Some(Event::Failed(error)) => return Poll::Ready(Some(Err(failed(error)))),
                 Some(Event::Done { usage, .. }) => Some(*usage),
+                Some(Event::Token { .. }) => {
+                    time(&mut self.heard, choice, &self.in_flight);
+                    None
+                }
                 Some(_) => None,
             };
             let heard = event.map_or(Ok(()), |event| hear(choice, &event));
@@ -108,6 +115,17 @@ impl Answers {
         if choice.is_multiple_of(self.n) {
             self.usage.prompt_tokens += usage.prompt_tokens;
             self.usage.cached_tokens += usage.cached_tokens;
+        }
+        if self.streams.iter().all(Option::is_none)
+            && let Some(timings) = self.in_flight.timings()
+        {
+            let Usage {
+                prompt_tokens,
+                completion_tokens,
+                ..
+            } = self.usage;
+            let after = self.in_flight.begun().elapsed();
+            timings.answered(after, prompt_tokens, Some(completion_tokens));
         }
     }
 
@@ -166,6 +184,20 @@ impl Answers {
         // nginx would hold events back.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(response)
+    }
+}
+
+/// Writes down how long a token of an answer was in coming; `heard` says when the last ones came.
+fn time(heard: &mut [Option<std::time::Instant>], choice: usize, in_flight: &InFlight) {
+    let Some(timings) = in_flight.timings() else {
+        return;
+    };
+    let now = std::time::Instant::now();
+    let first = heard.iter().all(Option::is_none);
+    match heard[choice].replace(now) {
+        Some(last) => timings.next_token(now.duration_since(last)),
+        None if first => timings.first_token(now.duration_since(in_flight.begun())),
+        None => {}
     }
 }
 

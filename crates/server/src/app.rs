@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -27,6 +28,7 @@ use crate::openai::{chat, completions, embeddings, tokens};
 use crate::phase::{Phase, Stopper};
 use crate::served::{Served, unix_ms};
 use crate::tenants::{Secret, Tenant};
+use crate::timings::Timings;
 use crate::{body, health, memory_api, metrics, model_api, pressure_api, wait};
 
 /// What all requests share.
@@ -111,6 +113,7 @@ impl Running {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         InFlight {
             running: self.clone(),
+            begun: Instant::now(),
             lease: None,
         }
     }
@@ -136,6 +139,8 @@ impl Running {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     running: Running,
+    /// When it came.
+    begun: Instant,
     /// The model that answers it, which stays for as long.
     lease: Option<Lease<Served>>,
 }
@@ -145,6 +150,16 @@ impl InFlight {
     pub(crate) fn with(mut self, lease: Lease<Served>) -> InFlight {
         self.lease = Some(lease);
         self
+    }
+
+    /// When it came.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Where it is written down how long requests to its model take.
+    pub(crate) fn timings(&self) -> Option<&Timings> {
+        self.lease.as_ref().map(|lease| &*lease.timings)
     }
 }
 
@@ -257,7 +272,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             next.run(request).await
         }
     };
-    app.requests.count(route, response.status());
+    app.requests.count(route, &response);
     response
 }
 

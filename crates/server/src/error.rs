@@ -28,6 +28,10 @@ struct Content {
     memory: Option<Value>,
 }
 
+/// What an error's answer carries beside its bytes, for who counts errors.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct ErrorCode(pub(crate) Option<&'static str>);
+
 /// Seconds after which to try again where nothing better is known.
 const RETRY_SECONDS: u64 = 1;
 /// Seconds after which the level of memory may have fallen: some looks of the monitor.
@@ -304,6 +308,7 @@ impl From<PoolError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         let mut response = json_response(self.0.status, &self.body());
+        response.extensions_mut().insert(ErrorCode(self.0.code));
         let headers = response.headers_mut();
         if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

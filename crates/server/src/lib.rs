@@ -9,6 +9,7 @@
 //! - `generation`, `answers`: requests to the engine and what comes back, whole or as events.
 //! - `form`, `out`: how that looks, and JSON as it is written.
 //! - `served`, `wait`: a model as the server sees it, and getting one to answer with.
+//! - `held`, `timings`: what a model holds; how long requests to it took.
 //! - `error`: what a client is told when something is wrong.
 //! - `model_api`, `optimize_api`: which models there are, and having them loaded, unloaded, made smaller.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
@@ -29,6 +30,7 @@ mod fields;
 mod form;
 mod generation;
 mod health;
+mod held;
 mod json;
 mod kv_api;
 mod limits;
@@ -45,6 +47,7 @@ mod random;
 mod serve;
 mod served;
 mod tenants;
+mod timings;
 mod wait;
 
 pub use auth::{Keys, KeysError};

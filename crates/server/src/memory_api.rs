@@ -11,6 +11,7 @@ use bursar_profile::Probe;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::held::HeldBytes;
 use crate::kv_api;
 use crate::pools_api;
 use crate::pressure_api;
@@ -113,29 +114,14 @@ fn model(status: &ModelStatus<Served>, books: &AccountSnapshot) -> Value {
     let Some(served) = &status.model else {
         return model;
     };
-    let plan = served.engine.plan();
-    let part = |name: &str| {
-        let part = plan.parts().iter().find(|part| part.name == name);
-        part.map_or(0, |part| part.bytes.get())
-    };
-    let planned = plan.need(Bytes::ZERO).loaded.get();
-    let account = served.engine.account().name().to_owned();
-    let account = books.find(&account);
-    let used = account.map(|account| account.granted.get());
-    // As they are now: weights may have been made smaller.
-    let held = |name: &str| {
-        let children = account.map_or(&[][..], |account| &account.children);
-        let child = children.iter().find(|child| child.label() == name);
-        child.map_or(0, |child| child.granted.get())
-    };
+    let held = HeldBytes::of(served, books);
     let figures = json!({
-        "plan_bytes": planned,
-        "used_bytes": used,
-        "weights_bytes": held("weights"),
-        "kv_bytes": part("kv"),
-        // Of the arena that all models share.
-        "activations_bytes": plan.activations().get(),
-        "tokenizer_bytes": held("tokenizer"),
+        "plan_bytes": held.plan,
+        "used_bytes": held.used,
+        "weights_bytes": held.weights,
+        "kv_bytes": held.kv,
+        "activations_bytes": held.activations,
+        "tokenizer_bytes": held.tokenizer,
     });
     if let (Value::Object(model), Value::Object(figures)) = (&mut model, figures) {
         model.extend(figures);

@@ -1,11 +1,13 @@
 //! A model as the server sees it: the way into its engine, and what its file says of sampling.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bursar_engine::{EngineController, EngineHandle, Purpose, TextEncoder, Vocabulary};
 use bursar_files::GenerationDefaults;
 
 use crate::error::ApiError;
+use crate::timings::Timings;
 
 /// A model that can be asked for by the name of its engine.
 #[derive(Clone)]
@@ -13,6 +15,7 @@ pub struct Served {
     pub(crate) engine: EngineHandle,
     pub(crate) controller: EngineController,
     pub(crate) defaults: GenerationDefaults,
+    pub(crate) timings: Arc<Timings>,
 }
 
 impl Served {
@@ -26,6 +29,7 @@ impl Served {
             engine,
             controller,
             defaults,
+            timings: Arc::new(Timings::new()),
         }
     }
 
@@ -38,7 +42,7 @@ impl Served {
         self.engine.name()
     }
 
-    pub(crate) fn vocabulary(&self) -> &std::sync::Arc<Vocabulary> {
+    pub(crate) fn vocabulary(&self) -> &Arc<Vocabulary> {
         self.engine.vocabulary()
     }
 
@@ -54,7 +58,7 @@ impl Served {
     }
 
     /// How its texts become tokens, if it makes vectors.
-    pub(crate) fn embeds(&self) -> Result<&std::sync::Arc<TextEncoder>, ApiError> {
+    pub(crate) fn embeds(&self) -> Result<&Arc<TextEncoder>, ApiError> {
         self.engine.encoder().ok_or_else(|| {
             ApiError::invalid(
                 "model",

@@ -7,6 +7,8 @@
 
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod common;
+#[path = "common/outside.rs"]
+mod outside;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -17,38 +19,8 @@ const NAME: &str = "the_official_client_gets_what_it_expects";
 /// What the script exits with where `openai` is not installed.
 const SKIPPED: i32 = 77;
 
-/// Understands as much of the harness's command line as `cargo test` uses: a list, and filters.
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if given("--list") {
-        if !given("--ignored") {
-            println!("{NAME}: test");
-        }
-        return ExitCode::SUCCESS;
-    }
-    let exact = given("--exact");
-    let meant = |filter: &String| match exact {
-        true => filter == NAME,
-        false => NAME.contains(filter.as_str()),
-    };
-    let mut filters = arguments
-        .iter()
-        .filter(|word| !word.starts_with('-'))
-        .peekable();
-    if given("--ignored") || filters.peek().is_some() && !filters.any(meant) {
-        return ExitCode::SUCCESS;
-    }
-    match the_official_client_gets_what_it_expects() {
-        Ok(words) => {
-            println!("test {NAME} ... {words}");
-            ExitCode::SUCCESS
-        }
-        Err(words) => {
-            println!("test {NAME} ... FAILED\n{words}");
-            ExitCode::FAILURE
-        }
-    }
+    outside::main(NAME, the_official_client_gets_what_it_expects)
 }
 
 /// How it went, in words; what went wrong otherwise.

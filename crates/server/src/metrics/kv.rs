@@ -4,12 +4,12 @@
 use bursar_engine::{EngineSnapshot, Totals};
 use bursar_kv::{Histogram, KvReport};
 
-use super::Page;
+use super::page::Page;
 
 /// A gauge or counter of a cache.
 type Figure = (&'static str, &'static str, fn(&KvReport) -> f64);
 
-const GAUGES: [Figure; 16] = [
+const GAUGES: [Figure; 18] = [
     (
         "bursar_kv_usage_ratio",
         "Part of the KV blocks that sequences hold, of those that they may, 0 to 1.",
@@ -82,6 +82,19 @@ const GAUGES: [Figure; 16] = [
         "bursar_kv_efficiency_ratio",
         "Part of the committed bytes that is used or cached, 0 to 1.",
         KvReport::efficiency,
+    ),
+    (
+        "bursar_kv_fragmented_bytes",
+        "Committed bytes that lie empty in partly used slabs.",
+        |kv| kv.bytes_fragmented.get() as f64,
+    ),
+    (
+        "bursar_kv_compaction_last_duration_seconds",
+        "How long blocks were last moved together; 0 if never.",
+        |kv| {
+            let last = kv.compactions.last;
+            last.map_or(0.0, |last| last.duration.as_secs_f64())
+        },
     ),
     (
         "bursar_kv_compaction_last_timestamp_seconds",
@@ -238,7 +251,11 @@ pub(super) fn write(page: &mut Page, snapshots: &[(&str, EngineSnapshot)]) {
     for (name, help, histogram) in HISTOGRAMS {
         page.metric(name, "histogram", help);
         for (model, kv) in &caches {
-            buckets(page, name, model, histogram(kv));
+            let histogram = histogram(kv);
+            let seconds = |ms: u64| ms as f64 / 1e3;
+            let buckets = histogram.buckets();
+            let buckets = buckets.map(|(bound, count)| (bound.map(seconds), count));
+            page.histogram(name, model, buckets, seconds(histogram.sum_ms()));
         }
     }
 }
@@ -272,43 +289,5 @@ fn states(page: &mut Page, caches: &[(&str, &KvReport)]) {
         for (state, count) in [("committed", kv.slabs_committed), ("vacant", vacant)] {
             page.value(name, &[("model", model), ("state", state)], count);
         }
-    }
-}
-
-/// A histogram, its counts added up as Prometheus wants them.
-fn buckets(page: &mut Page, name: &str, model: &str, histogram: &Histogram) {
-    let mut sum = 0;
-    let bucket = format!("{name}_bucket");
-    for (bound, count) in histogram.buckets() {
-        sum += count;
-        let bound = bound.map_or("+Inf".to_owned(), |ms| (ms as f64 / 1e3).to_string());
-        page.value(&bucket, &[("model", model), ("le", &bound)], sum);
-    }
-    let seconds = histogram.sum_ms() as f64 / 1e3;
-    page.value(&format!("{name}_sum"), &[("model", model)], seconds);
-    page.value(&format!("{name}_count"), &[("model", model)], sum);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn histograms_add_up() {
-        let mut histogram = Histogram::default();
-        for ms in [1, 3, 3, 5000] {
-            histogram.observe(ms);
-        }
-        let mut page = Page::default();
-        buckets(&mut page, "age_seconds", "m", &histogram);
-        let lines: Vec<&str> = page.0.lines().collect();
-        assert_eq!(lines[0], "age_seconds_bucket{model=\"m\",le=\"0.001\"} 1");
-        assert_eq!(lines[2], "age_seconds_bucket{model=\"m\",le=\"0.004\"} 3");
-        assert!(
-            page.0
-                .contains("age_seconds_bucket{model=\"m\",le=\"+Inf\"} 4")
-        );
-        assert!(page.0.contains("age_seconds_sum{model=\"m\"} 5.007"));
-        assert!(page.0.ends_with("age_seconds_count{model=\"m\"} 4\n"));
     }
 }

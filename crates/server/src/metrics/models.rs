@@ -1,9 +1,11 @@
 //! The figures of the cache of models: which are there, who waits, how often they came and went.
 
-use bursar_engine::{ModelState, WhyKind};
+use bursar_engine::{ModelState, ModelStatus, WhyKind};
 
-use super::Page;
+use super::page::Page;
 use crate::app::App;
+use crate::held::HeldBytes;
+use crate::served::Served;
 
 /// All of them.
 pub(super) fn write(app: &App, page: &mut Page) {
@@ -28,6 +30,27 @@ pub(super) fn write(app: &App, page: &mut Page) {
     for model in &status {
         page.value(name, &[("model", &model.id)], model.waiting);
     }
+    let name = "bursar_model_pinned";
+    page.metric(
+        name,
+        "gauge",
+        "Whether a model stays whatever happens, 0 or 1.",
+    );
+    for model in &status {
+        page.value(name, &[("model", &model.id)], u8::from(model.pinned));
+    }
+    let name = "bursar_model_idle_seconds";
+    page.metric(
+        name,
+        "gauge",
+        "Time since a model was last used, where nobody uses it now.",
+    );
+    for model in &status {
+        if let Some(idle) = model.idle {
+            page.value(name, &[("model", &model.id)], idle.as_secs_f64());
+        }
+    }
+    held(app, &status, page);
     let totals = app.models.totals();
     for (name, help, value) in [
         (
@@ -74,5 +97,58 @@ pub(super) fn write(app: &App, page: &mut Page) {
     for kind in WhyKind::ALL {
         let count = totals.unloads[kind as usize];
         page.value(name, &[("reason", kind.name())], count);
+    }
+}
+
+/// A part of a model's bytes.
+type Part = (&'static str, &'static str, fn(&HeldBytes) -> Option<u64>);
+
+const PARTS: [Part; 6] = [
+    (
+        "bursar_model_plan_bytes",
+        "What was planned for a model, its part of the shared arena not among it.",
+        |held| Some(held.plan),
+    ),
+    (
+        "bursar_model_used_bytes",
+        "What a model's account holds.",
+        |held| held.used,
+    ),
+    (
+        "bursar_model_weights_bytes",
+        "What a model's weights take.",
+        |held| Some(held.weights),
+    ),
+    (
+        "bursar_model_kv_bytes",
+        "What was planned for a model's keys and values.",
+        |held| Some(held.kv),
+    ),
+    (
+        "bursar_model_activations_bytes",
+        "What a model needs of the arena that all models share.",
+        |held| Some(held.activations),
+    ),
+    (
+        "bursar_model_tokenizer_bytes",
+        "What a model's tokenizer takes.",
+        |held| Some(held.tokenizer),
+    ),
+];
+
+/// What the loaded ones hold.
+fn held(app: &App, status: &[ModelStatus<Served>], page: &mut Page) {
+    let books = app.ledger.snapshot();
+    let served = status.iter().filter_map(|status| status.model.as_deref());
+    let held: Vec<_> = served
+        .map(|served| (served.id(), HeldBytes::of(served, &books)))
+        .collect();
+    for (name, help, part) in PARTS {
+        page.metric(name, "gauge", help);
+        for (model, held) in &held {
+            if let Some(bytes) = part(held) {
+                page.value(name, &[("model", model)], bytes);
+            }
+        }
     }
 }

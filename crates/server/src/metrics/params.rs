@@ -2,7 +2,7 @@
 
 use bursar_engine::ParamsReport;
 
-use super::Page;
+use super::page::Page;
 
 /// Writes it.
 pub(super) fn write(page: &mut Page, report: &ParamsReport) {

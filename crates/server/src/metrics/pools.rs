@@ -1,15 +1,16 @@
 //! What is told of pools and of membranes.
 
+use bursar_memory::membrane::LevelReport;
 use bursar_memory::{PoolReport, PoolsReport};
 
-use super::Page;
+use super::page::Page;
 
 /// A figure of a pool.
 type Figure = fn(&PoolReport) -> Option<f64>;
 
 /// Writes it.
 pub(super) fn write(page: &mut Page, report: &PoolsReport) {
-    let figures: [(&str, &str, &str, Figure); 13] = [
+    let figures: [(&str, &str, &str, Figure); 16] = [
         (
             "bursar_pool_capacity_bytes",
             "gauge",
@@ -42,6 +43,24 @@ pub(super) fn write(page: &mut Page, report: &PoolsReport) {
             "gauge",
             "Heaps of a pool that something is in.",
             |pool| Some(pool.heaps_active as f64),
+        ),
+        (
+            "bursar_pool_allocations_total",
+            "counter",
+            "Blocks that were cut out of a heap or mapped.",
+            |pool| Some(pool.allocations_total as f64),
+        ),
+        (
+            "bursar_pool_average_bytes",
+            "gauge",
+            "The average block asked for.",
+            |pool| Some(pool.average_bytes as f64),
+        ),
+        (
+            "bursar_pool_largest_free_bytes",
+            "gauge",
+            "The largest free piece.",
+            |pool| Some(pool.largest_free_bytes as f64),
         ),
         (
             "bursar_pool_acquired_total",
@@ -90,13 +109,37 @@ pub(super) fn write(page: &mut Page, report: &PoolsReport) {
         page.metric(name, kind, help);
         for pool in &report.pools {
             if let Some(value) = figure(pool) {
-                page.value(name, &[("pool", pool.name)], value);
+                let labels = [("pool", pool.name), ("device", pool.device.name())];
+                page.value(name, &labels, value);
             }
         }
+    }
+    for (name, kind, help, value) in [
+        (
+            "bursar_scratch_requests_total",
+            "counter",
+            "Requests whose scratch memory was given back.",
+            report.scratch.resets_total,
+        ),
+        (
+            "bursar_scratch_refused_total",
+            "counter",
+            "Times that scratch memory was refused.",
+            report.scratch.refused_total,
+        ),
+        (
+            "bursar_scratch_high_water_bytes",
+            "gauge",
+            "The most scratch memory that one request had.",
+            report.scratch.high_water_bytes,
+        ),
+    ] {
+        page.one(name, kind, help, value);
     }
     let Some(membranes) = &report.membranes else {
         return;
     };
+    levels(page, &membranes.levels);
     for (name, help, value) in [
         (
             "bursar_membranes_exact_total",
@@ -115,5 +158,75 @@ pub(super) fn write(page: &mut Page, report: &PoolsReport) {
         ),
     ] {
         page.one(name, "counter", help, value);
+    }
+}
+
+/// A figure of a level of membranes.
+type LevelFigure = fn(&LevelReport) -> f64;
+
+const LEVELS: [(&str, &str, &str, LevelFigure); 9] = [
+    (
+        "bursar_membrane_level_membranes",
+        "gauge",
+        "Membranes of a level.",
+        |level| level.membranes as f64,
+    ),
+    (
+        "bursar_membrane_level_span_bytes",
+        "gauge",
+        "What a level's membranes may span together.",
+        |level| level.span_bytes as f64,
+    ),
+    (
+        "bursar_membrane_level_taken_bytes",
+        "gauge",
+        "What a level's membranes have of memory.",
+        |level| level.taken_bytes as f64,
+    ),
+    (
+        "bursar_membrane_level_used_bytes",
+        "gauge",
+        "What of it is in use.",
+        |level| level.used_bytes as f64,
+    ),
+    (
+        "bursar_membrane_level_utilisation_ratio",
+        "gauge",
+        "The share in use.",
+        LevelReport::utilisation_ratio,
+    ),
+    (
+        "bursar_membrane_level_exact_total",
+        "counter",
+        "Blocks that were put into the level of their size and lifetime.",
+        |level| level.exact_total as f64,
+    ),
+    (
+        "bursar_membrane_level_spilled_total",
+        "counter",
+        "Blocks of a level that were put into another.",
+        |level| level.spilled_total as f64,
+    ),
+    (
+        "bursar_membrane_level_received_total",
+        "counter",
+        "Blocks of other levels that were put into this one.",
+        |level| level.received_total as f64,
+    ),
+    (
+        "bursar_membrane_level_failed_total",
+        "counter",
+        "Blocks of a level for which no membrane had room.",
+        |level| level.failed_total as f64,
+    ),
+];
+
+fn levels(page: &mut Page, levels: &[LevelReport]) {
+    for (name, kind, help, figure) in LEVELS {
+        page.metric(name, kind, help);
+        for level in levels {
+            let number = level.level.to_string();
+            page.value(name, &[("level", &number)], figure(level));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use bursar_memory::pressure::Assessment;
 use bursar_memory::{ReclaimReport, Rung};
 
-use super::Page;
+use super::page::Page;
 
 /// Writes them.
 pub(super) fn write(page: &mut Page, found: &Assessment, report: &ReclaimReport) {

@@ -2,7 +2,7 @@
 
 use bursar_profile::{SpanSummary, spans};
 
-use super::Page;
+use super::page::Page;
 
 /// Writes all spans that were seen.
 pub(super) fn write(page: &mut Page) {
