@@ -28,3 +28,4 @@ mod weights;
 pub(crate) use flags::{SettingFlags, TakesSettings};
 pub(crate) use resolve::{ConfigError, Origin, Settings, Surroundings};
 pub(crate) use suggest::nearest;
+pub(crate) use value::duration;

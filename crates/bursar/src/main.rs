@@ -6,6 +6,7 @@
 //! - `verbs`: one file per verb.
 //! - `budget`, `bundled`, `model`, `sizing`, `prepare`: what several verbs do alike: find the budget,
 //!   find the model that is meant or make one up, size its cache, plan it.
+//! - `http`: asking servers.
 //! - `output`, `picture`, `progress`, `failure`: results on stdout and as pictures, progress and errors on
 //!   stderr.
 
@@ -16,6 +17,7 @@ mod bundled;
 mod cli;
 mod config;
 mod failure;
+mod http;
 mod model;
 mod output;
 mod picture;

@@ -128,9 +128,10 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
-/// Four significant digits at least, no exponent.
+/// Four significant digits at least, no exponent; a stroke for what was not measured.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
+        size if size.is_nan() => "-".to_owned(),
         0.0 => "0".to_owned(),
         size if size >= 1000.0 || (size.fract() == 0.0 && size >= 1.0) => format!("{value:.0}"),
         size if size >= 100.0 => format!("{value:.1}"),
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let shown = [0.0, 0.56251, 7.0, 12.3456, 123.456, 12345.6].map(number);
-        assert_eq!(shown, ["0", "0.5625", "7", "12.35", "123.5", "12346"]);
+        let shown = [0.0, 0.56251, 7.0, 12.3456, 123.456, 12345.6, f64::NAN].map(number);
+        assert_eq!(shown, ["0", "0.5625", "7", "12.35", "123.5", "12346", "-"]);
     }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Unit {
     Texts,
     /// Files.
     Files,
+    /// Requests to a server.
+    Requests,
+    /// Measurements, of which each takes its time.
+    Steps,
+    /// Of a time that is known before.
+    Seconds,
     /// Hundredths of something whose size is not known.
     Percent,
 }
@@ -119,7 +125,8 @@ impl Meter {
     fn count(&self, count: u64) -> String {
         match self.unit {
             Unit::Bytes => Bytes(count).to_string(),
-            Unit::Texts | Unit::Files => count.to_string(),
+            Unit::Texts | Unit::Files | Unit::Requests | Unit::Steps => count.to_string(),
+            Unit::Seconds => duration(count as f64),
             Unit::Percent => format!("{count} %"),
         }
     }
@@ -128,16 +135,18 @@ impl Meter {
     fn message(&self, now: Instant, begun_at: u64, note: &str) -> String {
         let seconds = (now - self.begun).as_secs_f64().max(1e-9);
         let rate = self.done.saturating_sub(begun_at) as f64 / seconds;
-        let mut parts = vec![match self.unit {
+        let rated = match self.unit {
             // Saturates: a rate is no exact count.
             Unit::Bytes => format!("{}/s", Bytes(rate as u64)),
             Unit::Texts => format!("{rate:.1} texts/s"),
             Unit::Files => format!("{rate:.0} files/s"),
+            Unit::Requests => format!("{rate:.1} requests/s"),
             Unit::Percent => format!("{rate:.0} %/s"),
-        }];
-        if !note.is_empty() {
-            parts.push(note.to_owned());
-        }
+            // These say nothing that the count does not.
+            Unit::Steps | Unit::Seconds => String::new(),
+        };
+        let mut parts = vec![rated, note.to_owned()];
+        parts.retain(|part| !part.is_empty());
         let left = self
             .total
             .map_or(0, |total| total.saturating_sub(self.done));
@@ -149,11 +158,15 @@ impl Meter {
             .total
             .map_or(String::new(), |total| format!(" of {}", self.count(total)));
         let unit = match self.unit {
-            Unit::Bytes | Unit::Percent => "",
+            Unit::Bytes | Unit::Percent | Unit::Seconds | Unit::Steps => "",
             Unit::Texts => " texts",
             Unit::Files => " files",
+            Unit::Requests => " requests",
         };
-        format!("{done}{of}{unit} ({})", parts.join(", "))
+        match parts.is_empty() {
+            true => format!("{done}{of}{unit}"),
+            false => format!("{done}{of}{unit} ({})", parts.join(", ")),
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl Probe {
         ProcessMemory::parse(&self.text("/proc/self/status")?)
     }
 
+    /// What another process holds, from its `status`; `None` where there is no such process.
+    pub fn process_of(&self, id: u32) -> Option<ProcessMemory> {
+        ProcessMemory::parse(&self.text(&format!("/proc/{id}/status"))?)
+    }
+
     /// What the program file and its libraries take, from `/proc/self/smaps`. Walks all mappings:
     /// milliseconds for a process of many gigabytes.
     pub fn code(&self) -> Option<CodeMemory> {

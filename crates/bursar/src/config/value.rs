@@ -286,6 +286,15 @@ pub(crate) fn time(text: &str) -> Result<Value, Invalid> {
     })
 }
 
+/// Reads a length of time for a flag that is no setting.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match time(text) {
+        Ok(Value::Time(time)) => Ok(time),
+        Ok(other) => Err(format!("{other} is not a length of time")),
+        Err(Invalid { why, remedy }) => Err(format!("{why}; {remedy}")),
+    }
+}
+
 /// Reads how weights are held.
 pub(crate) fn weights_dtype(text: &str) -> Result<Value, Invalid> {
     let typed = text.trim().to_ascii_lowercase();

@@ -7,6 +7,7 @@ mod kv;
 mod memory;
 mod pool;
 mod profile;
+mod serve;
 mod sheet;
 
 use clap::{Args, Subcommand};
@@ -37,6 +38,8 @@ enum What {
     Pool(pool::Arguments),
     /// Where the time goes, span by span, and what the spans cost
     Profile(profile::Arguments),
+    /// Any running server of OpenAI's API under a stated load: throughput, latencies, peak memory
+    Serve(Box<serve::Arguments>),
 }
 
 /// Measures it.
@@ -48,5 +51,6 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         What::Memory(arguments) => memory::run(arguments, shared),
         What::Pool(arguments) => pool::run(arguments),
         What::Profile(arguments) => profile::run(arguments, shared),
+        What::Serve(arguments) => serve::run(arguments, shared),
     }
 }

@@ -2,6 +2,7 @@
 //! codes out.
 
 mod bench;
+mod bench_serve;
 #[cfg(feature = "pocket")]
 mod bundled;
 mod cgroup;

@@ -16,7 +16,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn start(place: &Place, arguments: &[&str]) -> Served {
+    pub(crate) fn start(place: &Place, arguments: &[&str]) -> Served {
         Served::by(place.command(PROGRAM), arguments)
     }
 

@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     let mut meter =
         shared
             .progress
-            .meter("measuring", Unit::Texts, Some(arguments.sizes.len() as u64));
+            .meter("measuring", Unit::Steps, Some(arguments.sizes.len() as u64));
     for (done, &size) in arguments.sizes.iter().enumerate() {
         let measured = measure(&file, size, &texts, arguments, &settings)?;
         meter.set(done as u64 + 1, String::new);

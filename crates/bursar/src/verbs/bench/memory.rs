@@ -213,6 +213,7 @@ pub(super) fn model(shared: &Shared) -> Result<PathBuf, Failure> {
 
 /// Numbers that look random, always the same from the same seed (splitmix64: Steele, Lea and Flood,
 /// "Fast splittable pseudorandom number generators", 2014).
+#[derive(Debug)]
 pub(super) struct Draw(u64);
 
 impl Draw {

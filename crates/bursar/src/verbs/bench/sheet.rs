@@ -19,6 +19,8 @@ pub(crate) struct Sheet {
     /// What was measured, in figures that were chosen and not measured.
     setting: Map<String, Value>,
     figures: Vec<Figure>,
+    /// What else is to be known of the figures, in words.
+    remarks: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,7 @@ impl Sheet {
             bench,
             setting: Map::new(),
             figures: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -73,6 +76,11 @@ impl Sheet {
         value: f64,
     ) {
         self.spread(name, unit, words, Spread::of(vec![value]));
+    }
+
+    /// Says something about the figures.
+    pub(crate) fn remark(&mut self, words: impl Into<String>) {
+        self.remarks.push(words.into());
     }
 
     /// Says what the last figure should be.
@@ -146,7 +154,11 @@ impl Sheet {
             ]);
         }
         out.line("")?;
-        out.line(table)
+        out.line(table)?;
+        for remark in &self.remarks {
+            out.line(format_args!("note: {remark}"))?;
+        }
+        Ok(())
     }
 
     fn as_json(&self) -> Value {
@@ -177,6 +189,7 @@ impl Sheet {
             "machine": machine(),
             "setting": self.setting,
             "figures": figures,
+            "remarks": self.remarks,
         })
     }
 }
