@@ -20,6 +20,7 @@ use crate::encoder::TextEncoder;
 use crate::inbox::{Closed, Inbox, lock};
 use crate::ladder::unix_ms;
 use crate::load::{EngineModel, Job};
+use crate::look::{Lookers, Looking, Sight};
 use crate::options::EngineOptions;
 use crate::plan::MemoryPlan;
 use crate::reply::{self, TokenStream, VectorStream, Vectors};
@@ -83,6 +84,8 @@ pub(crate) struct Published {
 /// What all handles of a model and the thread share.
 pub(crate) struct Face {
     pub(crate) inbox: Inbox<Task>,
+    pub(crate) lookers: Lookers,
+    bell: Arc<Bell>,
     pub(crate) published: Mutex<Published>,
     name: String,
     purpose: Purpose,
@@ -122,7 +125,9 @@ impl Face {
             (None, None) => plan.context(),
         };
         Self {
-            inbox: Inbox::new(bell),
+            inbox: Inbox::new(Arc::clone(&bell)),
+            lookers: Lookers::default(),
+            bell,
             published: Mutex::new(Published {
                 running: 0,
                 waiting: 0,
@@ -196,6 +201,7 @@ impl EngineHandle {
                 request,
                 words,
                 longest,
+                arrived: Instant::now(),
                 reply: sender,
             }))
         };
@@ -252,6 +258,7 @@ impl EngineHandle {
         let (sender, stream) = reply::vectors(memory);
         self.push(first, || {
             Task::Embed(EmbedArrival {
+                arrived: Instant::now(),
                 request,
                 reply: sender,
             })
@@ -421,6 +428,14 @@ impl EngineHandle {
             last_progress_ms: since.as_millis() as u64,
             alive: published.alive,
         }
+    }
+
+    /// Its requests and blocks, seen between two of its steps; not while its work is lent. `sight` is the
+    /// room for it.
+    pub fn look(&self, sight: Sight) -> Looking {
+        let looking = self.face.lookers.ask(sight);
+        self.face.bell.ring();
+        looking
     }
 
     /// The model's name.

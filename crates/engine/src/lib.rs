@@ -15,6 +15,7 @@
 //! - `handle`: the way to a model there: submit, snapshot, drain. `request`: what it is asked.
 //! - `optimize`: a loaded model into a smaller form while nobody asks it.
 //! - `options`: how a model runs.
+//! - `look`: its requests and blocks, for who wants to see them.
 //! - `reply`: what flows back, and how dropping it cancels.
 //! - `params`: how tokens are chosen, one value for all that ask the same.
 //! - `schedule`: who runs in a step, as a pure function; `sim` drives it from a seed. `pace`: how many tokens fit its time.
@@ -47,6 +48,7 @@ mod inbox;
 mod ladder;
 mod lists;
 mod load;
+mod look;
 #[cfg(test)]
 mod mixes;
 mod models;
@@ -88,6 +90,7 @@ pub use handle::{EngineHandle, EngineSnapshot};
 pub use host::{Ended, Endings, Engine, EngineController};
 pub use ladder::{Climb, Evicted, Goal, Ladder};
 pub use load::EngineModel;
+pub use look::{Looking, Made, RequestView, Sight, Waits};
 pub use models::{
     Acquire, CacheOptions, CacheTotals, Denied, Eviction, Footprint, Held, KeepAlive, Keeper,
     Lease, LoadError, ModelCache, ModelSource, ModelState, ModelStatus, Shedded, Why, WhyKind,

@@ -8,7 +8,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bursar_files::synth::{self, Preset};
 use bursar_files::{ModelConfig, ModelFile};
@@ -316,6 +316,7 @@ fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
         words: Words::new(&request.prompt, ask.wants, None).expect("the heap has room"),
         request,
         longest: ask.wants,
+        arrived: Instant::now(),
         reply: sender,
     });
     stream

@@ -33,6 +33,7 @@ impl Drop for Farewell {
     fn drop(&mut self) {
         self.0.inbox.stop();
         self.0.inbox.settle(0, 0);
+        self.0.lookers.close();
         let mut published = lock(&self.0.published);
         published.alive = false;
         published.running = 0;
@@ -83,7 +84,8 @@ impl Seat {
         self.work.as_deref().is_some_and(busy)
     }
 
-    /// Takes what has arrived, and frees what cancelled requests held. Nothing arrives while it is lent.
+    /// Takes what has arrived, frees what cancelled requests held, and shows those who look what there is.
+    /// Nothing of it while it is lent.
     pub(crate) fn receive(&mut self) {
         let Some(work) = &mut self.work else { return };
         let arrivals = self.face.0.inbox.take();
@@ -102,6 +104,9 @@ impl Seat {
             self.ends.observe(left);
             // Who waits for the memory of the cancelled need not wait for a step.
             self.publish();
+        }
+        if let Some(work) = &self.work {
+            self.face.0.lookers.answer(|sight| work.look(sight));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bursar_kv::{BlockKey, BlockTable, PrefixHasher};
 use bursar_tokenizer::Detokenizer;
@@ -9,6 +10,7 @@ use bursar_tokenizer::Detokenizer;
 use crate::EngineError;
 use crate::chain::Chain;
 use crate::generate::FinishReason;
+use crate::look::{Made, RequestView, Waits};
 use crate::params::GenerateParams;
 use crate::reply::{TokenSender, Usage};
 use crate::request::GenerateRequest;
@@ -28,6 +30,7 @@ pub(crate) struct Arrival {
     pub(crate) words: Words,
     /// Most tokens to generate.
     pub(crate) longest: usize,
+    pub(crate) arrived: Instant,
     pub(crate) reply: TokenSender,
 }
 
@@ -38,6 +41,7 @@ pub(crate) struct Sequence {
     prompt: usize,
     /// Most tokens to generate.
     longest: usize,
+    arrived: Instant,
     pub(crate) params: Arc<GenerateParams>,
     /// What its random numbers are made from.
     pub(crate) seed: u64,
@@ -97,6 +101,7 @@ impl Sequence {
             request,
             words,
             longest,
+            arrived,
             reply,
         } = arrival;
         let StopRules {
@@ -114,6 +119,7 @@ impl Sequence {
             prompt: words.len(),
             tokens: words,
             longest,
+            arrived,
             params: request.params,
             seed: request.seed,
             stop_tokens,
@@ -142,6 +148,25 @@ impl Sequence {
             cached: self.table.len(),
             longest: self.prompt + self.longest,
             seniority: self.seniority,
+        }
+    }
+
+    /// As people see it; `waits` says for what, if it does.
+    pub(crate) fn view(&self, waits: Option<Waits>) -> RequestView {
+        RequestView {
+            age: self.arrived.elapsed(),
+            prompt_tokens: self.prompt,
+            made: Made::Tokens {
+                done: self.generated(),
+                most: self.longest,
+            },
+            stored_tokens: self.table.len(),
+            blocks: self.table.blocks().len(),
+            priority: self.seniority.priority,
+            waits: waits.map(|waits| Waits {
+                displaced: self.reached > 0,
+                ..waits
+            }),
         }
     }
 

@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bursar_files::ModelFile;
 use bursar_kernels::kv_view::{KvDtype, KvLayout, KvShape};
@@ -391,6 +391,7 @@ impl Simulation {
                 words: Words::new(&request.prompt, wants, None).expect("the heap has room"),
                 request,
                 longest: wants,
+                arrived: Instant::now(),
                 reply: sender,
             });
         }

@@ -16,6 +16,7 @@ use crate::EngineError;
 use crate::batch::{Batch, Decoder};
 use crate::holdings::Holdings;
 use crate::lists::Lists;
+use crate::look::{Sight, Waits};
 use crate::options::CompactionOptions;
 use crate::pace::Pace;
 use crate::request::GenerateRequest;
@@ -231,6 +232,23 @@ impl<D: Decoder> Generation<D> {
     /// Notes on the cache's account how much of it is really there.
     pub(crate) fn measure(&self) {
         self.kv.measure();
+    }
+
+    /// Shows its sequences and blocks.
+    pub(crate) fn look(&self, sight: &mut Sight) {
+        for sequence in &self.running {
+            sight.push(sequence.view(None));
+        }
+        let first = self.waits_for();
+        for (before, sequence) in self.waiting.iter().enumerate() {
+            let waits = Waits {
+                before,
+                first,
+                displaced: false,
+            };
+            sight.push(sequence.view(Some(waits)));
+        }
+        sight.shape = Some(self.kv.map(&mut sight.cells));
     }
 
     /// Tokens of prompts that the next step may take.

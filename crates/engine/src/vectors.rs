@@ -13,18 +13,20 @@ use bursar_workers::Workers;
 use crate::EngineError;
 use crate::embed::finish;
 use crate::lists::Lists;
+use crate::look::{Made, RequestView, Sight, Waits};
 use crate::optimize;
 use crate::options::BatchOptions;
 use crate::pace::Pace;
 use crate::pack::{PackLimits, Pending, Pick, pack};
 use crate::reply::{Usage, VectorSender};
 use crate::request::EmbedRequest;
-use crate::step::Totals;
+use crate::step::{Totals, WaitsFor};
 use crate::text_batch::TextBatch;
 
 /// A request that has been checked, on its way to the engine's thread.
 #[derive(Debug)]
 pub(crate) struct EmbedArrival {
+    pub(crate) arrived: Instant,
     pub(crate) request: EmbedRequest,
     pub(crate) reply: VectorSender,
 }
@@ -33,11 +35,29 @@ pub(crate) struct EmbedArrival {
 struct Texts {
     arrival: EmbedArrival,
     pending: Pending,
+    /// Tokens of all of them.
+    tokens: usize,
 }
 
 impl Texts {
     fn begun(&self) -> bool {
         self.pending.len() < self.arrival.request.tokens.len()
+    }
+
+    fn view(&self, waits: Option<Waits>) -> RequestView {
+        let all = self.arrival.request.tokens.len();
+        RequestView {
+            age: self.arrival.arrived.elapsed(),
+            prompt_tokens: self.tokens,
+            made: Made::Vectors {
+                done: all - self.pending.len(),
+                all,
+            },
+            stored_tokens: 0,
+            blocks: 0,
+            priority: 0,
+            waits,
+        }
     }
 }
 
@@ -103,7 +123,12 @@ impl Embedding {
     pub(crate) fn accept(&mut self, arrival: EmbedArrival) {
         self.totals.requests += 1;
         let pending = Pending::new(arrival.request.tokens.iter().map(Vec::len));
-        self.requests.push_back(Texts { arrival, pending });
+        let tokens = arrival.request.tokens.iter().map(Vec::len).sum();
+        self.requests.push_back(Texts {
+            arrival,
+            pending,
+            tokens,
+        });
     }
 
     /// Requests that have begun.
@@ -118,6 +143,22 @@ impl Embedding {
 
     pub(crate) fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Shows its requests: those that have begun before those that have not.
+    pub(crate) fn look(&self, sight: &mut Sight) {
+        for texts in self.requests.iter().filter(|texts| texts.begun()) {
+            sight.push(texts.view(None));
+        }
+        let waiting = self.requests.iter().filter(|texts| !texts.begun());
+        for (before, texts) in waiting.enumerate() {
+            let waits = Waits {
+                before,
+                first: Some(WaitsFor::Step),
+                displaced: false,
+            };
+            sight.push(texts.view(Some(waits)));
+        }
     }
 
     /// Tokens that the next batch takes at most.
@@ -151,9 +192,8 @@ impl Embedding {
             if !texts.pending.is_empty() {
                 return true;
             }
-            let tokens = &texts.arrival.request.tokens;
             let usage = Usage {
-                prompt_tokens: tokens.iter().map(Vec::len).sum(),
+                prompt_tokens: texts.tokens,
                 ..Usage::default()
             };
             texts.arrival.reply.done(usage);
@@ -205,7 +245,7 @@ impl Embedding {
             &mut |first, rows| {
                 for row in 0..rows.rows() {
                     let pick = picks[first + row];
-                    let EmbedArrival { request, reply } = &requests[pick.request].arrival;
+                    let EmbedArrival { request, reply, .. } = &requests[pick.request].arrival;
                     let row = rows.row(row);
                     reply.vector(pick.text, |values| {
                         values.copy_from_slice(&row[..values.len()]);

@@ -12,6 +12,7 @@ use crate::batch::LoadedModel;
 use crate::fingerprint::{ConfigDigest, fingerprint};
 use crate::host::Ended;
 use crate::load::{EngineModel, Job};
+use crate::look::Sight;
 use crate::optimize;
 use crate::options::EngineOptions;
 use crate::schedule::Admission;
@@ -48,6 +49,8 @@ pub(crate) trait Work: Send {
     /// Notes how many bytes of the keys and values are really there.
     fn measure(&self);
     fn chunk_tokens(&self) -> usize;
+    /// Shows its requests and blocks; `sight` is empty.
+    fn look(&self, sight: &mut Sight);
     /// What the first of those who wait needs; `None` where nobody does.
     fn waits_for(&self) -> Option<WaitsFor>;
     /// Takes a rung of the ladder for `bytes`, as far as it goes.
@@ -192,6 +195,10 @@ impl Work for Writing {
         self.generation.chunk_tokens()
     }
 
+    fn look(&self, sight: &mut Sight) {
+        self.generation.look(sight);
+    }
+
     fn waits_for(&self) -> Option<WaitsFor> {
         self.generation.waits_for()
     }
@@ -272,6 +279,10 @@ impl Work for Embedding {
 
     fn chunk_tokens(&self) -> usize {
         self.chunk_tokens()
+    }
+
+    fn look(&self, sight: &mut Sight) {
+        self.look(sight);
     }
 
     fn waits_for(&self) -> Option<WaitsFor> {

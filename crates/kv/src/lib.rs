@@ -12,6 +12,7 @@
 //! | [`capacity`] | how much of its plan a cache may fill, and giving back the rest |
 //! | [`consecutive`] | many blocks at once, neighbours where there are such |
 //! | [`compact`] | moving blocks together, so that memory goes back to the operating system |
+//! | [`map`] | its blocks as a row of cells to be looked at |
 //! | [`report`] | what a cache holds, and has done |
 //! | [`histogram`] | how long blocks lived, idled, and waited to be of use again |
 //! | [`spill`] | blocks on disk, for as long as the process runs |
@@ -34,6 +35,7 @@ pub mod histogram;
 pub mod keep;
 
 mod list;
+pub mod map;
 #[cfg(test)]
 mod oracle;
 pub mod plan;
@@ -54,6 +56,7 @@ pub use error::KvError;
 pub use histogram::Histogram;
 pub use keep::{KeepError, Kept};
 
+pub use map::{Cell, MapShape};
 pub use plan::KvPlan;
 pub use prefix::{BlockKey, PrefixHasher};
 pub use preset::Preset;

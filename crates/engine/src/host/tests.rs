@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use bursar_files::ModelFile;
 use bursar_files::synth::{self, Preset};
@@ -153,6 +154,7 @@ fn who_panics_goes_alone() {
         request: GenerateRequest::default(),
         words: Words::new(&[u32::MAX], 1, None).expect("the heap has room"),
         longest: 1,
+        arrived: Instant::now(),
         reply: sender,
     };
     let pushed = first
