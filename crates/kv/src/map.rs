@@ -97,9 +97,9 @@ mod tests {
 
     fn cache() -> KvCache {
         let layout = KvLayout::new(KvShape {
-            layers: 1,
-            kv_heads: 1,
-            head_dim: 32,
+            layers: 2,
+            kv_heads: 2,
+            head_dim: 64,
             block_tokens: 16,
             dtype_k: KvDtype::F16,
             dtype_v: KvDtype::F16,

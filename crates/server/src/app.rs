@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
@@ -22,13 +23,17 @@ use crate::auth::Keys;
 use crate::charge::Charge;
 use crate::error::{ApiError, json_response};
 use crate::fields::Fields;
+use crate::history::{self, History};
 use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, tokens};
+use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
 use crate::served::{Served, unix_ms};
+use crate::sights::Sights;
 use crate::tenants::{Secret, Tenant};
 use crate::timings::Timings;
+use crate::watch::{self, Watch};
 use crate::{body, health, memory_api, metrics, model_api, pressure_api, wait};
 
 /// What all requests share.
@@ -54,6 +59,11 @@ pub(crate) struct App {
     pub(crate) params: ParamsPool,
     /// Where bodies and answers lie.
     pub(crate) pools: Pools,
+    /// What is kept and made for those who watch.
+    pub(crate) watching: Account,
+    pub(crate) history: History,
+    pub(crate) pace: Pace,
+    pub(crate) watch: Watch,
 }
 
 /// A request whose body has been read.
@@ -95,6 +105,11 @@ impl App {
         let models = self.models.status().into_iter();
         models.filter_map(|status| status.model).collect()
     }
+}
+
+/// A mutex whose data stay usable after a panic elsewhere: all changes under it are single steps.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts the requests that are being answered.
@@ -231,7 +246,23 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         )
         .route(
             "/memory",
-            get(async |State(app): State<Arc<App>>| ok(&memory_api::report(&app))),
+            get(async |State(app): State<Arc<App>>| {
+                let sights = Sights::take(&app).await;
+                ok(&memory_api::report(&app, &sights))
+            }),
+        )
+        .route(
+            "/memory/history",
+            get(async |State(app): State<Arc<App>>| ok(&history::report(&app))),
+        )
+        .route(
+            "/memory/events",
+            get(
+                async |State(app): State<Arc<App>>| match watch::answer(&app) {
+                    Ok(response) => response,
+                    Err(error) => error.into_response(),
+                },
+            ),
         )
         .route(
             "/metrics",
@@ -250,7 +281,13 @@ fn ok(value: &Value) -> Response<Body> {
 }
 
 /// What is looked at by those who watch over the server, and served to the last.
-const WATCHED: [&str; 4] = ["/health", "/ready", "/metrics", "/memory"];
+const WATCHED: [&str; 5] = [
+    "/health",
+    "/ready",
+    "/metrics",
+    "/memory",
+    "/memory/history",
+];
 /// What tells nothing about anybody, and is open to all.
 const OPEN: [&str; 2] = ["/health", "/ready"];
 

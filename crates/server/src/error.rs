@@ -226,6 +226,16 @@ impl ApiError {
             .retry_after(RETRY_SECONDS)
     }
 
+    /// 429: as many watch as may.
+    pub(crate) fn watched(most: usize) -> ApiError {
+        let message = format!(
+            "{most} watch this server already, as many as may; close a page that does, or ask GET /memory"
+        );
+        ApiError::not_now(message)
+            .code("watchers_full")
+            .retry_after(RETRY_SECONDS)
+    }
+
     /// 503: the model is not there yet.
     pub(crate) fn loading(model: &str, seconds: u64) -> ApiError {
         ApiError::unavailable(format!("{model} is being loaded; try again in {seconds} s"))

@@ -5,7 +5,7 @@ use bursar_kv::{Histogram, KvReport};
 use serde_json::{Value, json};
 
 /// One model's entry. Counts are since the start; ratios are 0 to 1.
-pub(crate) fn entry(model: &str, kv: &KvReport, totals: &Totals) -> Value {
+pub(crate) fn entry(model: &str, kv: &KvReport, totals: &Totals, map: Option<Value>) -> Value {
     let last = kv.compactions.last;
     let blocks = json!({
         "model": model,
@@ -24,6 +24,7 @@ pub(crate) fn entry(model: &str, kv: &KvReport, totals: &Totals) -> Value {
         "shared_blocks": kv.shared_blocks,
         "slabs": kv.slabs_committed,
         "slabs_total": kv.slabs_total,
+        "map": map,
     });
     let memory = json!({
         "used_bytes": kv.bytes_used.get(),

@@ -13,6 +13,8 @@
 //! - `error`: what a client is told when something is wrong.
 //! - `model_api`, `optimize_api`: which models there are, and having them loaded, unloaded, made smaller.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
+//! - `watch`, `history`, `pace`, `sights`: the same as it happens, the last hour of it, how fast requests are
+//!   answered, and what is seen of engines between two steps.
 //! - `background`, `random`: small things.
 //!
 //! Nothing here knows how a model computes, and nothing sizes a buffer of one.
@@ -31,6 +33,7 @@ mod form;
 mod generation;
 mod health;
 mod held;
+mod history;
 mod json;
 mod kv_api;
 mod limits;
@@ -40,15 +43,18 @@ mod model_api;
 mod openai;
 mod optimize_api;
 mod out;
+mod pace;
 mod phase;
 mod pools_api;
 mod pressure_api;
 mod random;
 mod serve;
 mod served;
+mod sights;
 mod tenants;
 mod timings;
 mod wait;
+mod watch;
 
 pub use auth::{Keys, KeysError};
 pub use error::ApiError;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bursar_engine::{CacheTotals, ModelState, ModelStatus, ParamsReport, WhyKind};
+use bursar_engine::{CacheTotals, EngineSnapshot, ModelState, ModelStatus, ParamsReport, WhyKind};
 use bursar_memory::counting::HeapCounts;
 use bursar_memory::monitor::reconcile;
 use bursar_memory::{AccountSnapshot, Bytes};
@@ -16,9 +16,10 @@ use crate::kv_api;
 use crate::pools_api;
 use crate::pressure_api;
 use crate::served::Served;
+use crate::sights::{self, Sights};
 
-/// The whole report.
-pub(crate) fn report(app: &App) -> Value {
+/// The whole report; `sights` are what was seen of the engines for it.
+pub(crate) fn report(app: &App, sights: &Sights) -> Value {
     let books = app.ledger.snapshot();
     let process = Probe::default().process();
     let drift = process.map(|process| reconcile(&books, &process).drift_bytes);
@@ -30,11 +31,25 @@ pub(crate) fn report(app: &App) -> Value {
     let models = status.iter().filter(there);
     let models: Vec<Value> = models.map(|status| model(status, &books)).collect();
     let served = || status.iter().filter_map(|status| status.model.as_deref());
-    let kv: Vec<Value> = served().filter_map(kv).collect();
+    let snapshots: Vec<_> = served()
+        .map(|served| (served, served.engine.snapshot()))
+        .collect();
+    let kv: Vec<Value> = snapshots
+        .iter()
+        .filter_map(|(served, snapshot)| kv(served, snapshot, sights))
+        .collect();
+    let seen = snapshots
+        .iter()
+        .filter_map(|(served, snapshot)| Some((*served, snapshot, sights.of(served.id())?)));
+    let left_out: usize = seen.clone().map(|(_, _, sight)| sight.left_out).sum();
+    let requests: Vec<Value> = seen
+        .flat_map(|(served, snapshot, sight)| sights::requests(served, snapshot, sight))
+        .collect();
     let pressure = app.pressure.read();
     let pooled = app.pools.report();
-    let queued =
-        served().filter_map(|served| pressure_api::waiting(served.id(), &served.engine.snapshot()));
+    let queued = snapshots
+        .iter()
+        .filter_map(|(served, snapshot)| pressure_api::waiting(served.id(), snapshot));
     let waiting: Vec<Value> = queued.chain(status.iter().filter_map(unloaded)).collect();
     json!({
         "budget_bytes": budget.get(),
@@ -47,6 +62,9 @@ pub(crate) fn report(app: &App) -> Value {
         "pressure_detail": pressure_api::detail(&pressure),
         "reclaim": pressure_api::reclaim(&app.reclaim.report()),
         "waiting": waiting,
+        "requests": requests,
+        "requests_left_out": left_out,
+        "rates": app.pace.report(&status),
         "heap": app.heap.map(|counts| heap(&counts())),
         "tree": tree(&books),
         "models": models,
@@ -179,8 +197,8 @@ fn params(report: &ParamsReport) -> Value {
     })
 }
 
-fn kv(served: &Served) -> Option<Value> {
-    let snapshot = served.engine.snapshot();
+fn kv(served: &Served, snapshot: &EngineSnapshot, sights: &Sights) -> Option<Value> {
     let report = snapshot.kv.as_ref()?;
-    Some(kv_api::entry(served.id(), report, &snapshot.totals))
+    let map = sights.of(served.id()).and_then(sights::map);
+    Some(kv_api::entry(served.id(), report, &snapshot.totals, map))
 }

@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::error::ErrorCode;
 
 /// Addresses that are counted each for itself; all others are one.
-const ROUTES: [&str; 11] = [
+const ROUTES: [&str; 13] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
@@ -31,6 +31,8 @@ const ROUTES: [&str; 11] = [
     "/health",
     "/ready",
     "/memory",
+    "/memory/history",
+    "/memory/events",
     "/metrics",
     "other",
 ];

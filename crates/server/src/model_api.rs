@@ -73,6 +73,10 @@ pub(crate) enum Action {
     Warmup,
     /// Have it hold less, and tell what it holds.
     Optimize,
+    /// Have it stay once it is there.
+    Pin,
+    /// Let it go for others again.
+    Unpin,
 }
 
 impl Action {
@@ -84,6 +88,8 @@ impl Action {
             "unload" => Action::Unload,
             "warmup" => Action::Warmup,
             "optimize" => Action::Optimize,
+            "pin" => Action::Pin,
+            "unpin" => Action::Unpin,
             "" => return Err(ApiError::method()),
             _ => return Err(ApiError::unknown_path(&format!("/v1/models/{path}"))),
         };
@@ -100,7 +106,8 @@ pub(crate) async fn act(
 ) -> Result<Value, ApiError> {
     let fields = Fields::root(&received.value)?;
     let keep_alive = wait::keep_alive(&fields)?;
-    if action != Action::Unload && app.pressure.refuses() {
+    let takes_nothing = matches!(action, Action::Unload | Action::Pin | Action::Unpin);
+    if !takes_nothing && app.pressure.refuses() {
         let message = pressure_api::refusal(&app.pressure.read());
         return Err(ApiError::pressed(message, &app.ledger, Bytes::ZERO));
     }
@@ -112,6 +119,10 @@ pub(crate) async fn act(
             unloaded.map_err(|denied| wait::refused(app, id, &denied))?;
             // Where requests run for longer than that, it is still closing.
             let _ = tokio::time::timeout(app.limits.wait, app.models.gone(id)).await;
+        }
+        Action::Pin | Action::Unpin => {
+            let pinned = app.models.pin(id, action == Action::Pin);
+            pinned.map_err(|denied| wait::refused(app, id, &denied))?;
         }
         Action::Warmup => {
             let lease = wait::for_model(app, id, keep_alive).await?;
@@ -188,6 +199,8 @@ mod tests {
         assert_eq!(of("a/b/unload"), Ok(("a/b", Action::Unload)));
         assert_eq!(of("a/warmup"), Ok(("a", Action::Warmup)));
         assert_eq!(of("a/optimize"), Ok(("a", Action::Optimize)));
+        assert_eq!(of("a/pin"), Ok(("a", Action::Pin)));
+        assert_eq!(of("a/unpin"), Ok(("a", Action::Unpin)));
         assert_eq!(of("a"), Err(405));
         assert_eq!(of("a/fly"), Err(404));
     }

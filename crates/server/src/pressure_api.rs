@@ -24,21 +24,43 @@ pub(crate) fn reclaim(report: &ReclaimReport) -> Value {
             "returned_bytes_total": total.bytes.get(),
         })
     };
-    let event = |events: &RecentEvents| {
-        let last = &events.last;
-        json!({
-            "unix_ms": last.unix_ms,
-            "rung": last.rung.name(),
-            "model": last.model,
-            "times": events.times,
-            "returned_bytes": last.bytes.get(),
-            "reason": last.reason,
-        })
-    };
     json!({
         "rungs": report.rungs.iter().map(rung).collect::<Vec<Value>>(),
         "recent": report.recent.iter().map(event).collect::<Vec<Value>>(),
     })
+}
+
+fn event(events: &RecentEvents) -> Value {
+    let last = &events.last;
+    json!({
+        "unix_ms": last.unix_ms,
+        "rung": last.rung.name(),
+        "model": last.model,
+        "times": events.times,
+        "returned_bytes": last.bytes.get(),
+        "reason": last.reason,
+    })
+}
+
+/// What was done at `since` or later, of what is still known; the latest last.
+pub(crate) fn events(report: &ReclaimReport, since_unix_ms: u64) -> Vec<Value> {
+    let events = report.recent.iter().rev();
+    let later = events.filter(|events| events.last.unix_ms >= since_unix_ms);
+    later.map(event).collect()
+}
+
+/// What the last `times` times were that a rung was taken, of what is still known; the latest last.
+pub(crate) fn latest(report: &ReclaimReport, mut times: u64) -> Vec<Value> {
+    let mut latest = Vec::new();
+    for events in &report.recent {
+        if times == 0 {
+            break;
+        }
+        times = times.saturating_sub(events.times);
+        latest.push(event(events));
+    }
+    latest.reverse();
+    latest
 }
 
 /// Who waits in a model's queue, and for what; nothing if nobody does.
@@ -47,13 +69,14 @@ pub(crate) fn waiting(model: &str, snapshot: &EngineSnapshot) -> Option<Value> {
         json!({
             "model": model,
             "requests": snapshot.waiting,
-            "reason": reason(snapshot),
+            "reason": reason(snapshot.waits_for, snapshot),
         })
     })
 }
 
-fn reason(snapshot: &EngineSnapshot) -> String {
-    match snapshot.waits_for {
+/// What the first of those who wait needs, in words.
+pub(crate) fn reason(first: Option<WaitsFor>, snapshot: &EngineSnapshot) -> String {
+    match first {
         None | Some(WaitsFor::Step) => "for the step that runs".to_owned(),
         Some(WaitsFor::Place { parallel }) => {
             format!("all {parallel} places of those that run at once are taken")
@@ -147,6 +170,23 @@ mod tests {
         assert_eq!(told["rungs"][5]["times_total"], 2);
         assert_eq!(told["recent"][0]["returned_bytes"], 20);
         assert_eq!(told["recent"][0]["reason"], "room for another");
+        books.record(ReclaimEvent {
+            unix_ms: 9,
+            rung: Rung::Compact,
+            model: None,
+            bytes: Bytes(1),
+            reason: "later".to_owned(),
+        });
+        let report = books.report();
+        let rungs = |events: Vec<Value>| -> Vec<String> {
+            let rung = |event: &Value| event["rung"].as_str().map(str::to_owned);
+            events.iter().filter_map(rung).collect()
+        };
+        assert_eq!(rungs(latest(&report, 0)), [""; 0]);
+        assert_eq!(rungs(latest(&report, 1)), ["compact"]);
+        assert_eq!(rungs(latest(&report, 2)), ["evict_model", "compact"]);
+        assert_eq!(rungs(events(&report, 6)), ["compact"]);
+        assert_eq!(rungs(events(&report, 0)), ["evict_model", "compact"]);
         let found = Assessment {
             outside: Level::Critical,
             cause: "cgroup /app is full".to_owned(),

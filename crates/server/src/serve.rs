@@ -22,11 +22,14 @@ use tokio::sync::Semaphore;
 
 use crate::app::{App, Running, router};
 use crate::auth::Keys;
+use crate::history::{self, History};
 use crate::limits::Limits;
 use crate::metrics::Requests;
+use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
 use crate::served::{Served, now};
 use crate::tenants::Secret;
+use crate::watch::Watch;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -148,6 +151,7 @@ impl Server {
         let listener = listener(listen, keys.is_some())?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let watching = account.child("watching", Lifetime::Procedural);
         let app = Arc::new(App {
             models,
             created: now(),
@@ -164,6 +168,10 @@ impl Server {
             params,
             pools,
             heap,
+            history: History::new(&watching),
+            watching,
+            pace: Pace::default(),
+            watch: Watch::new(),
         });
         Ok(Server {
             listener,
@@ -212,6 +220,7 @@ impl Server {
             signal(SignalKind::interrupt())?,
         ));
         tokio::spawn(end_after(Arc::clone(&app), drain));
+        tokio::spawn(history::keep(Arc::clone(&app)));
         let router = router(Arc::clone(&app));
         let places = Arc::new(Semaphore::new(app.limits.connections));
         let mut ended = Box::pin(app.stopper.reached(Phase::Ended));

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Buckets with a bound; one more holds the rest.
 const BOUNDS: usize = 16;
+/// All buckets.
+pub(crate) const BUCKETS: usize = BOUNDS + 1;
 
 /// Bounds of times, in microseconds: a millisecond to five minutes.
 const TIMES_US: [u64; BOUNDS] = [
@@ -49,6 +51,11 @@ impl Histogram {
             counts: Default::default(),
             sum: AtomicU64::new(0),
         }
+    }
+
+    /// Bounds of those that count times, in microseconds.
+    pub(crate) fn time_bounds_us() -> &'static [u64] {
+        &TIMES_US
     }
 
     fn observe(&self, value: u64) {

@@ -240,6 +240,19 @@ impl<M: Send + Sync + 'static> ModelCache<M> {
         Ok(())
     }
 
+    /// Has a model stay whatever happens once it is there, or no longer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pin(&self, id: &str, pinned: bool) -> Result<(), Denied> {
+        let place = self.find(id).ok_or(Denied::Unknown)?;
+        let shared = &self.0;
+        lock(&shared.state).places[place].pinned = pinned;
+        // Others may go for those who wait now, or none any more.
+        shared.bell.notify_all();
+        Ok(())
+    }
+
     /// Waits until a model is gone, or wanted again.
     pub async fn gone(&self, id: &str) {
         let Some(place) = self.find(id) else { return };
