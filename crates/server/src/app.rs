@@ -17,7 +17,7 @@ use bursar_memory::counting::HeapCounts;
 use bursar_memory::pressure::Gauge;
 use bursar_memory::{Account, Bytes, Ledger, Pools, ReclaimBooks, ReclaimEvent, Rung};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::auth::Keys;
 use crate::charge::Charge;
@@ -29,12 +29,13 @@ use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, tokens};
 use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
+use crate::plan_api::Planner;
 use crate::served::{Served, unix_ms};
 use crate::sights::Sights;
 use crate::tenants::{Secret, Tenant};
 use crate::timings::Timings;
 use crate::watch::{self, Watch};
-use crate::{body, health, memory_api, metrics, model_api, pressure_api, wait};
+use crate::{body, dashboard, health, memory_api, metrics, model_api, pressure_api, wait};
 
 /// What all requests share.
 pub(crate) struct App {
@@ -64,6 +65,9 @@ pub(crate) struct App {
     pub(crate) history: History,
     pub(crate) pace: Pace,
     pub(crate) watch: Watch,
+    /// What plans models without loading them, and whose turn that is.
+    pub(crate) planner: Option<Arc<dyn Planner>>,
+    pub(crate) planning: Arc<Semaphore>,
 }
 
 /// A request whose body has been read.
@@ -264,6 +268,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 },
             ),
         )
+        .route("/", get(page))
+        .route("/dashboard/{*file}", get(page))
         .route(
             "/metrics",
             get(async |State(app): State<Arc<App>>| metrics::answer(&app)),
@@ -274,6 +280,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method().into_response())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate))
         .with_state(app)
+}
+
+/// A file of the dashboard.
+async fn page(request: Request) -> Response<Body> {
+    let path = request.uri().path();
+    dashboard::answer(path).unwrap_or_else(|| ApiError::unknown_path(path).into_response())
 }
 
 fn ok(value: &Value) -> Response<Body> {
@@ -296,10 +308,13 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let path = request.uri().path();
     let route = metrics::route(path);
     let allowed = match &app.keys {
-        Some(keys) if !OPEN.contains(&path) => keys.tenant(request.headers()),
+        Some(keys) if !OPEN.contains(&path) && !dashboard::is_page(path) => {
+            keys.tenant(request.headers())
+        }
         _ => Ok(""),
     };
-    let draining = app.stopper.phase() > Phase::Serving && !WATCHED.contains(&path);
+    let watched = WATCHED.contains(&path) || dashboard::is_page(path);
+    let draining = app.stopper.phase() > Phase::Serving && !watched;
     let response = match allowed {
         Err(error) => error.into_response(),
         Ok(_) if draining => ApiError::draining().into_response(),

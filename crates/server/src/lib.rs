@@ -11,7 +11,9 @@
 //! - `served`, `wait`: a model as the server sees it, and getting one to answer with.
 //! - `held`, `timings`: what a model holds; how long requests to it took.
 //! - `error`: what a client is told when something is wrong.
-//! - `model_api`, `optimize_api`: which models there are, and having them loaded, unloaded, made smaller.
+//! - `model_api`, `optimize_api`, `plan_api`: which models there are, and having them loaded, unloaded, made
+//!   smaller, planned.
+//! - `dashboard`: a page to look at all of it.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `watch`, `history`, `pace`, `sights`: the same as it happens, the last hour of it, how fast requests are
 //!   answered, and what is seen of engines between two steps.
@@ -27,6 +29,7 @@ mod auth;
 mod background;
 mod body;
 mod charge;
+mod dashboard;
 mod error;
 mod fields;
 mod form;
@@ -45,6 +48,7 @@ mod optimize_api;
 mod out;
 mod pace;
 mod phase;
+mod plan_api;
 mod pools_api;
 mod pressure_api;
 mod random;
@@ -60,6 +64,7 @@ pub use auth::{Keys, KeysError};
 pub use error::ApiError;
 pub use limits::Limits;
 pub use phase::Stopper;
+pub use plan_api::{PlanDenied, PlanWish, Planner};
 pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;
 pub use tenants::{Secret, SecretError};

@@ -15,7 +15,7 @@ use crate::fields::Fields;
 use crate::generation::refused;
 use crate::optimize_api::{self, Wish};
 use crate::served::Served;
-use crate::{pressure_api, wait};
+use crate::{plan_api, pressure_api, wait};
 
 /// All models.
 pub(crate) fn list(app: &App) -> Value {
@@ -77,6 +77,8 @@ pub(crate) enum Action {
     Pin,
     /// Let it go for others again.
     Unpin,
+    /// Tell what it would take.
+    Plan,
 }
 
 impl Action {
@@ -90,6 +92,7 @@ impl Action {
             "optimize" => Action::Optimize,
             "pin" => Action::Pin,
             "unpin" => Action::Unpin,
+            "plan" => Action::Plan,
             "" => return Err(ApiError::method()),
             _ => return Err(ApiError::unknown_path(&format!("/v1/models/{path}"))),
         };
@@ -106,7 +109,10 @@ pub(crate) async fn act(
 ) -> Result<Value, ApiError> {
     let fields = Fields::root(&received.value)?;
     let keep_alive = wait::keep_alive(&fields)?;
-    let takes_nothing = matches!(action, Action::Unload | Action::Pin | Action::Unpin);
+    let takes_nothing = matches!(
+        action,
+        Action::Unload | Action::Pin | Action::Unpin | Action::Plan
+    );
     if !takes_nothing && app.pressure.refuses() {
         let message = pressure_api::refusal(&app.pressure.read());
         return Err(ApiError::pressed(message, &app.ledger, Bytes::ZERO));
@@ -128,6 +134,7 @@ pub(crate) async fn act(
             let lease = wait::for_model(app, id, keep_alive).await?;
             took = Some(run_once(app, &lease).await?);
         }
+        Action::Plan => return plan_api::plan(app, id, &fields).await,
         Action::Optimize => {
             let wish = Wish::read(&fields)?;
             let lease = wait::for_model(app, id, keep_alive).await?;
@@ -200,6 +207,7 @@ mod tests {
         assert_eq!(of("a/warmup"), Ok(("a", Action::Warmup)));
         assert_eq!(of("a/optimize"), Ok(("a", Action::Optimize)));
         assert_eq!(of("a/pin"), Ok(("a", Action::Pin)));
+        assert_eq!(of("a/plan"), Ok(("a", Action::Plan)));
         assert_eq!(of("a/unpin"), Ok(("a", Action::Unpin)));
         assert_eq!(of("a"), Err(405));
         assert_eq!(of("a/fly"), Err(404));

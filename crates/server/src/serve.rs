@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
+use crate::plan_api::Planner;
 use crate::served::{Served, now};
 use crate::tenants::Secret;
 use crate::watch::Watch;
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     pub params: ParamsPool,
     /// Where buffers come from.
     pub pools: Pools,
+    /// What plans models without loading them, where the program can.
+    pub planner: Option<Arc<dyn Planner>>,
     /// What the process allocator has handed out, where the program counts it.
     pub heap: Option<fn() -> HeapCounts>,
 }
@@ -146,6 +149,7 @@ impl Server {
             reclaim,
             params,
             pools,
+            planner,
             heap,
         } = options;
         let listener = listener(listen, keys.is_some())?;
@@ -172,6 +176,8 @@ impl Server {
             watching,
             pace: Pace::default(),
             watch: Watch::new(),
+            planner,
+            planning: Arc::new(Semaphore::new(1)),
         });
         Ok(Server {
             listener,

@@ -591,6 +591,7 @@ fn an_address_that_others_reach_needs_a_key() {
             reclaim: Default::default(),
             params: ParamsPool::new(ParamsPoolOptions::default(), &account),
             pools: Pools::off(&account),
+            planner: None,
             heap: None,
         };
         Server::bind(options, &ledger, account, common::no_models(&ledger)).map(|_| ())

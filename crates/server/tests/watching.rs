@@ -253,6 +253,15 @@ fn who_watches_needs_a_key_where_keys_are_set() {
     for path in ["/memory", "/memory/history", "/memory/events"] {
         assert_eq!(get(address, path, "").status, 401, "{path}");
     }
+    for path in ["/", "/dashboard/main.js", "/dashboard/style.css"] {
+        let page = get(address, path, "");
+        assert_eq!(page.status, 200, "{path}");
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    }
+    assert_eq!(get(address, "/dashboard/none.js", "").status, 404);
     let mut watcher = Watcher::new(address, "Authorization: Bearer sk-0123456789abcdef\r\n");
     assert!(watcher.event("memory")["budget_bytes"].is_u64());
     drop(watcher);

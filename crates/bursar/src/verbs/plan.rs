@@ -1,8 +1,11 @@
-//! `bursar plan MODEL`: the exact bytes a model would take, by part, before any weight is read.
+//! `bursar plan MODEL`: the exact bytes a model would take, by part, before any weight is read; as a picture, too
+//! (`drawing`).
+
+mod drawing;
 
 use std::path::{Path, PathBuf};
 
-use bursar_engine::Purpose;
+use bursar_engine::{Expected, MemoryPlan, Purpose, Rates};
 use bursar_files::ModelFile;
 use bursar_files::synth::Preset as Architecture;
 use bursar_kv::Preset;
@@ -15,6 +18,7 @@ use crate::config::{SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
 use crate::model;
 use crate::output::{Out, grouped};
+use crate::picture;
 use crate::prepare::{self, Prepared};
 use crate::verbs::Shared;
 
@@ -28,6 +32,9 @@ pub(crate) struct Arguments {
     /// What for; by default embedding if the model is made for it
     #[arg(long, value_name = "PURPOSE")]
     purpose: Option<For>,
+    /// Draw the parts beside the budget into FILE
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -81,9 +88,20 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         prepare::require_generates(&file)?;
     }
     let prepared = prepare::prepare(file, purpose, &settings)?;
+    if let Some(path) = &arguments.svg {
+        let name = &prepared.file.config().name;
+        let drawn = drawing::draw(name, &prepared.plan, &prepared.budget.source);
+        picture::write(path, &drawn)?;
+    }
     let mut out = Out::new();
     if arguments.json {
-        out.json(&as_json(&prepared))?;
+        out.json(&document(
+            &prepared.file,
+            &prepared.plan,
+            prepared.preset,
+            &prepared.budget.source,
+            prepared.expected.as_ref(),
+        ))?;
     } else {
         print(&prepared, &mut out)?;
     }
@@ -184,8 +202,16 @@ fn print(prepared: &Prepared, out: &mut Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn as_json(prepared: &Prepared) -> Json {
-    let (plan, config) = (&prepared.plan, prepared.file.config());
+/// A plan as JSON: `source` says where its budget comes from, `expected` what streaming its layers makes of
+/// it.
+pub(crate) fn document(
+    file: &ModelFile,
+    plan: &MemoryPlan,
+    preset: Option<Preset>,
+    source: &str,
+    expected: Option<&(Rates, Expected)>,
+) -> Json {
+    let config = file.config();
     let request = plan.request();
     let parts: Vec<Json> = plan
         .parts()
@@ -194,15 +220,15 @@ fn as_json(prepared: &Prepared) -> Json {
         .collect();
     json!({
         "model": config.name,
-        "path": prepared.file.path().to_string_lossy(),
+        "path": file.path().to_string_lossy(),
         "architecture": config.arch.name(),
-        "file_bytes": prepared.file.file_bytes(),
+        "file_bytes": file.file_bytes(),
         "purpose": purpose_name(request.purpose),
         "context": plan.context(),
         "parallel": plan.parallel(),
         "batch_tokens": plan.batch_tokens(),
         "kv": plan.kv().map(|kv| json!({
-            "preset": prepared.preset.map(Preset::name),
+            "preset": preset.map(Preset::name),
             "dtype_k": request.kv_dtype_k.name(),
             "dtype_v": request.kv_dtype_v.name(),
             "block_tokens": request.kv_block_tokens,
@@ -222,7 +248,7 @@ fn as_json(prepared: &Prepared) -> Json {
                 "window_layers": streaming.window,
                 "window_bytes": streaming.window_bytes.get(),
                 "pass_bytes": streaming.pass_bytes.get(),
-                "measured": prepared.expected.map(|(rates, expected)| json!({
+                "measured": expected.map(|(rates, expected)| json!({
                     "read_bytes_per_second": rates.read_bytes_per_second,
                     "pack_bytes_per_second": rates.pack_bytes_per_second,
                     "operations_per_second": rates.operations_per_second,
@@ -235,7 +261,7 @@ fn as_json(prepared: &Prepared) -> Json {
         "parts": parts,
         "total_bytes": plan.total().get(),
         "budget_bytes": plan.budget().get(),
-        "budget_source": prepared.budget.source,
+        "budget_source": source,
         "fits": plan.fits(),
         "remedies": plan.remedies(Bytes(0)),
     })

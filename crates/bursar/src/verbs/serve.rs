@@ -6,9 +6,11 @@
 //! - `pools`: where buffers come from, made before models are planned.
 //! - `start`: the models named on the command line: opened and planned before the port opens.
 //! - `catalog`: all models that may be asked for, and how they are loaded.
+//! - `outlook`: what models would take if settings were others.
 //! - `watch`: what the monitor is told, and says.
 
 mod catalog;
+mod outlook;
 mod pools;
 mod start;
 mod watch;
@@ -39,6 +41,7 @@ use crate::config::{SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
 use crate::verbs::Shared;
 use catalog::{Catalog, CatalogParts, Sizes};
+use outlook::Outlook;
 use watch::Loaded;
 
 /// Sequences at once where nobody says.
@@ -190,6 +193,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         settings: settings.clone(),
         budget: budget.bytes,
         base,
+        tokenizers,
         room,
         ledger: ledger.clone(),
         controller: controller.clone(),
@@ -261,6 +265,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         reclaim: books.clone(),
         params: params.clone(),
         pools: pools.clone(),
+        planner: Some(Arc::new(Outlook(Arc::clone(&catalog)))),
         heap: Some(shared.heap),
     };
     let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;

@@ -196,3 +196,19 @@ fn a_plan_says_what_becomes_of_the_weights() {
         .bursar("plan nomic-embed-code:q5_k_s --memory 1.5GiB --weights-residency resident")
         .refused(3, &["--weights-residency streamed"]);
 }
+
+#[test]
+fn a_plan_is_drawn_beside_its_budget() {
+    let place = Place::new();
+    let drawn = |arguments: &str| {
+        place.bursar(&format!("plan {arguments} --svg plan.svg"));
+        String::from_utf8(place.read("plan.svg")).expect("text")
+    };
+    let fits = drawn("qwen3-0.6b --memory 2GiB");
+    assert!(fits.contains("of 2.0 GiB: fits,"), "{fits}");
+    for part in ["weights", "kv", "activations", "process"] {
+        assert!(fits.contains(&format!(">{part}</text>")), "{part}: {fits}");
+    }
+    let over = drawn("qwen3-0.6b --memory 300MiB --weights-residency resident");
+    assert!(over.contains("does not fit") && over.contains("What would make it fit:"));
+}

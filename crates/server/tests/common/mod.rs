@@ -122,6 +122,7 @@ impl Setup {
                 &account.child("params", Lifetime::Semantic),
             ),
             pools,
+            planner: None,
             heap: self.heap,
         };
         let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();

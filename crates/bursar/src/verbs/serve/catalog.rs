@@ -70,6 +70,8 @@ pub(super) struct Sizes {
     pub(super) settings: Settings,
     pub(super) budget: Bytes,
     pub(super) base: ProcessBase,
+    /// Of it, the tokenizers of the models that were named.
+    pub(super) tokenizers: Bytes,
     /// Bytes that are free when no model is there.
     pub(super) room: Bytes,
     pub(super) ledger: Ledger,
@@ -103,6 +105,14 @@ impl Sizes {
         let alone = MemoryPlan::new(&model.file, &model.vocabulary, base, &alone, left)?;
         request.weights = alone.chosen_weights();
         Ok(request)
+    }
+
+    /// What header and tokenizer of a model take while it is opened, charged for as long, so that nobody
+    /// else takes it; where less is free, the rest comes out of what requests are guaranteed and seldom
+    /// fill.
+    pub(super) fn opening(&self) -> Option<Reservation> {
+        let account = self.ledger.root().child("opening", Lifetime::Procedural);
+        account.reserve(OPENING.min(self.ledger.free())).ok()
     }
 
     /// The process's part, which every plan holds but which has been reserved once for all.
@@ -155,7 +165,7 @@ impl Sizes {
 
 /// The models, and everything that loading them takes.
 pub(super) struct Catalog {
-    parts: CatalogParts,
+    pub(super) parts: CatalogParts,
     /// Where the server listens, and what ends it; set when it does.
     server: OnceLock<(SocketAddr, Stopper)>,
     state: Mutex<State>,
@@ -271,7 +281,7 @@ impl Catalog {
         );
     }
 
-    fn found(&self, id: &str) -> Option<Found> {
+    pub(super) fn found(&self, id: &str) -> Option<Found> {
         if let Some(found) = self.parts.named.get(id) {
             return Some(found.clone());
         }
@@ -281,11 +291,7 @@ impl Catalog {
     /// Opens a model and plans it within what is free; gives what it takes at least as well.
     fn prepare(&self, id: &str) -> Result<(Opened, MemoryPlan, Footprint), LoadError> {
         let found = self.found(id).ok_or(LoadError::Missing)?;
-        // What header and tokenizer take on the way is charged for as long, so that nobody else takes it;
-        // where less is free, the rest comes out of what requests are guaranteed and seldom fill.
-        let ledger = &self.parts.sizes.ledger;
-        let account = ledger.root().child("opening", Lifetime::Procedural);
-        let opening = account.reserve(OPENING.min(ledger.free())).ok();
+        let opening = self.parts.sizes.opening();
         let opened = Opened::of(id, &found).map_err(|failure| failed(failure.message()))?;
         drop(opening);
         self.state().purposes.insert(id.to_owned(), opened.purpose);
