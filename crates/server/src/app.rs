@@ -35,7 +35,7 @@ use crate::sights::Sights;
 use crate::tenants::{Secret, Tenant};
 use crate::timings::Timings;
 use crate::watch::{self, Watch};
-use crate::{body, dashboard, health, memory_api, metrics, model_api, pressure_api, wait};
+use crate::{body, dashboard, health, memory_api, metrics, model_api, openapi, pressure_api, wait};
 
 /// What all requests share.
 pub(crate) struct App {
@@ -274,6 +274,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/metrics",
             get(async |State(app): State<Arc<App>>| metrics::answer(&app)),
         )
+        .route("/openapi.json", get(async || openapi::answer()))
         .fallback(async |request: Request| {
             ApiError::unknown_path(request.uri().path()).into_response()
         })
@@ -301,7 +302,7 @@ const WATCHED: [&str; 5] = [
     "/memory/history",
 ];
 /// What tells nothing about anybody, and is open to all.
-const OPEN: [&str; 2] = ["/health", "/ready"];
+const OPEN: [&str; 3] = ["/health", "/ready", "/openapi.json"];
 
 /// Before every request: is there a key, and is there still time; after it: how did it end.
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response<Body> {

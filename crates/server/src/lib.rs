@@ -17,6 +17,7 @@
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `watch`, `history`, `pace`, `sights`: the same as it happens, the last hour of it, how fast requests are
 //!   answered, and what is seen of engines between two steps.
+//! - `openapi`: all this, described for programs.
 //! - `background`, `random`: small things.
 //!
 //! Nothing here knows how a model computes, and nothing sizes a buffer of one.
@@ -44,6 +45,7 @@ mod memory_api;
 mod metrics;
 mod model_api;
 mod openai;
+mod openapi;
 mod optimize_api;
 mod out;
 mod pace;

@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::error::ErrorCode;
 
 /// Addresses that are counted each for itself; all others are one.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 14] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
@@ -34,6 +34,7 @@ const ROUTES: [&str; 13] = [
     "/memory/history",
     "/memory/events",
     "/metrics",
+    "/openapi.json",
     "other",
 ];
 /// Kinds of answers, by the first digit of their status.
