@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod documents;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -11,14 +12,14 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "usage: cargo xtask <ci|check>
 
   ci      run .ci/run: formatting, source rules, clippy, tests, documentation
-  check   only the source rules: opening comments, file lengths, places of unsafe_code";
+  check   only the source rules: opening comments, file lengths, places of unsafe_code; links of documents";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words[..] {
         ["ci"] => ci(),
-        ["check"] => sources::check(&root()),
+        ["check"] => sources::check(&root()).and_then(|()| documents::check(&root())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -6,6 +6,9 @@ use clap::{Parser, Subcommand};
 
 use crate::verbs;
 
+#[cfg(test)]
+mod reference;
+
 const AFTER_HELP: &str = "\
 Sizes are written 512MiB, 2GiB, 1GB, as plain bytes, or as a share such as 80%.
 Every setting can also be given in the environment (--kv-dtype is BURSAR_KV_DTYPE) or in
@@ -70,6 +73,9 @@ pub(crate) enum Verb {
     Config(verbs::config::Arguments),
     /// Print a completion script for a shell
     Completions(verbs::completions::Arguments),
+    /// Write a manual page for each verb into a folder
+    #[command(hide = true)]
+    Man(verbs::man::Arguments),
     /// Print the version
     Version(verbs::version::Arguments),
 }
@@ -82,5 +88,10 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_reference_says_the_same() {
+        reference::compare(Cli::command());
     }
 }

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Doctor(arguments) => verbs::doctor::run(&arguments, &shared),
         Verb::Config(arguments) => verbs::config::run(&arguments, &shared),
         Verb::Completions(arguments) => verbs::completions::run(&arguments),
+        Verb::Man(arguments) => verbs::man::run(&arguments),
         Verb::Version(arguments) => verbs::version::run(&arguments),
     };
     match outcome {

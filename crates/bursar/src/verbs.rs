@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod list;
 pub(crate) mod load;
+pub(crate) mod man;
 pub(crate) mod membranes;
 pub(crate) mod memory;
 pub(crate) mod plan;

@@ -7,7 +7,7 @@ use crate::served::Served;
 /// A model's bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeldBytes {
-    /// What was planned for it.
+    /// What was planned for it, with its part of the arena.
     pub(crate) plan: u64,
     /// What its account holds.
     pub(crate) used: Option<u64>,

@@ -80,6 +80,44 @@ fn help_and_version_are_0() {
     }
 }
 
+/// Every verb, and every verb of a verb, has a page that names its flags.
+#[test]
+fn every_verb_has_a_manual_page() {
+    let place = Place::new();
+    let pages = place.path("share/man/man1");
+    place.bursar("man share/man/man1").ok();
+    let mut verbs = vec!["bursar".to_owned()];
+    let mut read = 0;
+    while let Some(words) = verbs.pop() {
+        let help = place
+            .bursar(&format!("{} --help", &words["bursar".len()..]))
+            .ok();
+        let page = pages.join(format!("{}.1", words.replace(' ', "-")));
+        let page =
+            std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{words}: {error}"));
+        assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
+        let plain = page.replace('\\', "");
+        let lines = help.stdout.lines().map(str::trim_start);
+        for flag in lines.filter_map(|line| line.strip_prefix("--")?.split([' ', '=', '[']).next())
+        {
+            assert!(plain.contains(flag), "{words}: --{flag}");
+        }
+        let commands = help.stdout.lines().skip_while(|line| *line != "Commands:");
+        for line in commands.skip(1).take_while(|line| !line.is_empty()) {
+            match line.split_whitespace().next() {
+                Some(verb)
+                    if verb != "help" && line.starts_with("  ") && !line.starts_with("   ") =>
+                {
+                    verbs.push(format!("{words} {verb}"));
+                }
+                _ => {}
+            }
+        }
+        read += 1;
+    }
+    assert!(read > 20, "{read} pages");
+}
+
 /// `bursar show MODEL --tensors | head -1` is no reason to complain.
 #[test]
 fn a_reader_that_goes_away_is_no_error() {

@@ -106,7 +106,7 @@ type Part = (&'static str, &'static str, fn(&HeldBytes) -> Option<u64>);
 const PARTS: [Part; 6] = [
     (
         "bursar_model_plan_bytes",
-        "What was planned for a model, its part of the shared arena not among it.",
+        "What was planned for a model, with what it needs of the arena that all models share.",
         |held| Some(held.plan),
     ),
     (
