@@ -13,6 +13,8 @@ mod embed;
 mod errors;
 mod plan;
 mod run;
+#[path = "../../../server/tests/openapi/schema.rs"]
+mod schema;
 mod search;
 mod serve;
 mod show;

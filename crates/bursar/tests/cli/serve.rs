@@ -111,6 +111,35 @@ fn without_models_the_bundled_ones_are_served_in_a_small_budget() {
     assert_eq!(served.stop().0, Some(0));
 }
 
+/// What the program adds to the server, plans, is as the server describes it; whether they fit or not.
+#[test]
+fn plans_are_as_they_are_described() {
+    let document = include_str!("../../../server/src/openapi.json");
+    let document: serde_json::Value = serde_json::from_str(document).expect("JSON");
+    let place = Place::new();
+    let (chat, embedding) = (model("llama-f16.gguf"), model("qwen3-embedding"));
+    let served = Served::start(&place, &[&chat, &embedding, "--memory", "256MiB"]);
+    let plan = &document["components"]["schemas"]["Plan"];
+    for (name, fits) in [
+        ("llama-f16", true),
+        ("llama-f16", false),
+        ("qwen3-embedding", true),
+    ] {
+        let budget = if fits { "268435456" } else { "1048576" };
+        let body = format!(r#"{{"budget_bytes":{budget},"context":64,"kv_dtype":"f16"}}"#);
+        let answer = served.post(&format!("/v1/models/{name}/plan"), &body);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        assert!(head.contains("200 OK"), "{answer}");
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body["fits"], fits);
+        assert_eq!(
+            crate::schema::check(&document, plan, &body),
+            Vec::<String>::new()
+        );
+    }
+    assert_eq!(served.stop().0, Some(0));
+}
+
 #[test]
 fn a_server_answers_is_looked_into_and_ends_when_told() {
     let place = Place::new();

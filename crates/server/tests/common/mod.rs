@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod source;
+pub(crate) mod watcher;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

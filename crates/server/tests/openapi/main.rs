@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use bursar_server::{Keys, Limits};
 use common::client::{Reply, get, head, post, read, send};
+use common::watcher::Watcher;
 use common::{Running, Setup};
 use schema::{check, resolved};
 use serde_json::{Value, json};
@@ -151,8 +152,40 @@ fn asked() -> Vec<Asked> {
         ("get", "/health", "/health", Value::Null),
         ("get", "/ready", "/ready", Value::Null),
         ("get", "/memory", "/memory", Value::Null),
+        ("get", "/memory/history", "/memory/history", Value::Null),
+        ("get", "/", "/", Value::Null),
+        (
+            "get",
+            "/dashboard/{file}",
+            "/dashboard/main.js",
+            Value::Null,
+        ),
+        (
+            "get",
+            "/dashboard/{file}",
+            "/dashboard/style.css",
+            Value::Null,
+        ),
+        (
+            "get",
+            "/dashboard/{file}",
+            "/dashboard/icon.svg",
+            Value::Null,
+        ),
         ("get", "/openapi.json", "/openapi.json", Value::Null),
         ("get", "/metrics", "/metrics", Value::Null),
+        (
+            "post",
+            "/v1/models/{model}/pin",
+            "/v1/models/llama/pin",
+            json!({}),
+        ),
+        (
+            "post",
+            "/v1/models/{model}/unpin",
+            "/v1/models/llama/unpin",
+            json!({}),
+        ),
         (
             "post",
             "/v1/models/{model}/unload",
@@ -214,6 +247,12 @@ fn every_operation_answers_as_it_is_described() {
         }
         done.insert((path, method));
     }
+    done.insert(watched(&document, &server));
+    // Plans are made by the program around the server, whose own test looks at them.
+    let plan = post(server.address, "/v1/models/llama/plan", "{}");
+    let schema = answer(&document, "post", PLAN, plan.status, "application/json");
+    fits(&document, schema, &plan.json(), PLAN);
+    done.insert((PLAN, "post"));
     let paths = document["paths"].as_object().unwrap();
     for (path, operations) in paths {
         for method in operations
@@ -227,6 +266,20 @@ fn every_operation_answers_as_it_is_described() {
         }
     }
     server.stop();
+}
+
+const PLAN: &str = "/v1/models/{model}/plan";
+
+/// Events of two kinds, as somebody gets them who watches.
+fn watched(document: &Value, server: &Running) -> (&'static str, &'static str) {
+    let path = "/memory/events";
+    let schema = answer(document, "get", path, 200, "text/event-stream");
+    let mut watcher = Watcher::new(server.address, "");
+    fits(document, schema, &watcher.event("memory"), path);
+    let unload = post(server.address, "/v1/models/embedding/unload", "{}");
+    assert_eq!(unload.status, 200);
+    fits(document, schema, &watcher.event("model"), path);
+    (path, "get")
 }
 
 /// Errors of all kinds that clients can bring about, each as it is described for its address.
@@ -320,6 +373,7 @@ fn every_field_of_requests_is_read() {
             "",
             json!({}),
         ),
+        ("/v1/models/llama/plan", "PlanRequest", "", json!({})),
     ];
     for (path, name, model, body) in fields {
         let properties = &document["components"]["schemas"][name]["properties"];
