@@ -59,8 +59,8 @@ function hero(memory) {
     ["Measured", bytes(memory.rss_bytes), "resident now", "rss"],
     ["Peak", bytes(memory.granted_peak_bytes), "granted at once", "peak"],
     ["Free", bytes(memory.budget_bytes - memory.granted_bytes), "of the budget", ""],
-    ["Drift", bytes(memory.drift_bytes), "measured beyond what is explained", ""],
-    ["Pressure", memory.pressure, memory.pressure_detail.cause ? "see below" : "around and inside", `pressure ${memory.pressure}`],
+    ["Drift", bytes(memory.drift_bytes), memory.drift_bytes < 0 ? "less than is explained" : "more than is explained", ""],
+    ["Pressure", memory.pressure, `${memory.pressure_detail.inside} inside, ${memory.pressure_detail.outside} around`, `pressure ${memory.pressure}`],
   ];
   keep(by("facts"), facts, ([name]) => name, () => make("div", {}, make("dt"), make("dd"), make("dd", { class: "note" })), (item, [name, value, note, kind]) => {
     item.className = kind;

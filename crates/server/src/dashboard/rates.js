@@ -4,6 +4,7 @@
 import { bytes, digits, keep, make, rate, say, time, whole } from "./format.js";
 
 const KEPT = 120;
+const LEAST = 24;
 
 const TILES = [
   { key: "out", label: "Tokens out", unit: "/s", of: (rates) => rates.tokens_out_per_second, text: rate },
@@ -62,7 +63,7 @@ function create(tile) {
 
 function spark(path, values) {
   const most = Math.max(...values, 1e-9);
-  const step = 100 / Math.max(1, KEPT - 1);
+  const step = 100 / Math.max(LEAST, values.length - 1);
   const from = 100 - (values.length - 1) * step;
   const points = values.map((value, index) => `${(from + index * step).toFixed(1)},${(22 - (20 * value) / most).toFixed(1)}`);
   path.setAttribute("d", points.length > 1 ? `M${points.join("L")}` : "");

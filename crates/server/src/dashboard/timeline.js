@@ -6,7 +6,7 @@ import { LIFETIMES, bytes, clock, keep, make, say, whole } from "./format.js";
 const HEIGHT = 260;
 const PAD = { left: 8, right: 8, top: 26, bottom: 24 };
 const HOUR_MS = 3_600_000;
-const LEAST_MS = 600_000;
+const LEAST_MS = 300_000;
 const POINTS_MAX = 720;
 const MARKS_MAX = 256;
 
@@ -95,7 +95,8 @@ export class Timeline {
     const y = (value) => HEIGHT - PAD.bottom - (value / this.top) * (HEIGHT - PAD.top - PAD.bottom);
     this.x = x;
     const parts = [];
-    for (const value of ticks(this.top)) {
+    const clear = (value) => !inView || Math.abs(y(value) - y(this.budget)) > 24;
+    for (const value of ticks(this.top).filter(clear)) {
       parts.push(make("svg:line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(value), y2: y(value) }));
       parts.push(make("svg:text", { class: "tick", x: PAD.left, y: y(value) - 4 }, bytes(value)));
     }
@@ -114,14 +115,14 @@ export class Timeline {
     if (inView) {
       parts.push(make("svg:line", { class: "budget", x1: PAD.left, x2: width - PAD.right, y1: y(this.budget), y2: y(this.budget) }));
     }
-    parts.push(make("svg:text", { class: "tick end", x: width - PAD.right, y: inView ? y(this.budget) - 6 : 12 },
+    parts.push(make("svg:text", { class: "tick", x: PAD.left, y: inView ? y(this.budget) - 6 : 12 },
       inView ? `budget ${bytes(this.budget)}` : `budget ${bytes(this.budget)}, far above`));
     const minutes = this.span / 60_000;
-    const every = minutes > 30 ? 10 : minutes > 12 ? 5 : 2;
+    const every = [1, 2, 5, 10, 20, 30].find((every) => (minutes / every) * 110 <= width) ?? 60;
     for (let minute = 0; minute <= minutes; minute += every) {
       const at = x(this.end - minute * 60_000);
       const anchor = minute === 0 ? "tick end" : minute * 60_000 >= this.span * 0.98 ? "tick" : "tick middle";
-      parts.push(make("svg:text", { class: anchor, x: at, y: HEIGHT - 6 }, minute === 0 ? "now" : `${minute} min ago`));
+      parts.push(make("svg:text", { class: anchor, x: at, y: HEIGHT - 6 }, minute === 0 ? "now" : `−${minute} min`));
     }
     for (const mark of this.shown()) {
       const at = x(mark.unix_ms).toFixed(1);
