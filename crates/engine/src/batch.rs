@@ -62,7 +62,7 @@ pub(crate) struct Output {
 }
 
 /// The arrays, kept from step to step.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     tokens: Vec<u32>,
     rows: Vec<Rows>,

@@ -188,9 +188,12 @@ impl EngineHandle {
             true => first + longest,
             false => longest,
         };
-        let lag = reply::Lag {
-            tokens: told,
-            top: request.logprobs.map_or(0, usize::from),
+        let lag = match self.face.pools.as_ref().is_none_or(Pools::are_on) {
+            true => reply::Lag {
+                events: told.saturating_add(1),
+                top: request.logprobs.map_or(0, usize::from),
+            },
+            false => reply::Lag::default(),
         };
         let (sender, stream) = reply::tokens(request.account.as_ref(), lag);
         let prompt = std::mem::take(&mut request.prompt);

@@ -7,7 +7,7 @@ use bursar_model::{ModelPlan, Purpose};
 
 use crate::batch::Batch;
 use crate::pack::Pick;
-use crate::schedule::{Candidate, Run};
+use crate::schedule::{Candidate, Decision, Run};
 use crate::sequence::{Outcome, Sequence};
 use crate::text_batch::TextBatch;
 
@@ -61,6 +61,40 @@ impl Lists {
             tokens,
             sequences: texts,
             bytes: Bytes::from(bytes),
+        }
+    }
+}
+
+/// The lists of a model that writes.
+#[derive(Debug, Default)]
+pub(crate) struct StepLists {
+    pub(crate) decision: Decision,
+    pub(crate) batch: Batch,
+    /// Those who run, and those who wait.
+    pub(crate) candidates: [Vec<Candidate>; 2],
+    pub(crate) outcomes: Vec<(usize, Outcome)>,
+    /// Alternatives to the tokens of the outcomes, one after the other.
+    pub(crate) tops: Vec<(u32, f32)>,
+    /// Places of those who leave after the step, and of those among them who have ended.
+    pub(crate) leaving: Vec<usize>,
+    pub(crate) ended: Vec<usize>,
+}
+
+impl StepLists {
+    /// As long as a step can make them. How many wait, and what alternatives are asked for, only the
+    /// requests tell.
+    pub(crate) fn with_capacity(most: Lists) -> Self {
+        let Lists {
+            tokens, sequences, ..
+        } = most;
+        Self {
+            decision: Decision::with_capacity(sequences),
+            batch: Batch::with_capacity(tokens, sequences),
+            candidates: [Vec::with_capacity(sequences), Vec::new()],
+            outcomes: Vec::with_capacity(tokens),
+            tops: Vec::new(),
+            leaving: Vec::with_capacity(sequences),
+            ended: Vec::with_capacity(sequences),
         }
     }
 }

@@ -379,6 +379,7 @@ fn mix(models: &Models, seed: u64) -> (Totals, bool) {
             efficiency: 0.95,
             bytes_per_step: Bytes(random.range(1 << 18, 1 << 20) as u64),
         }),
+        keeps_lists: random.below(4) != 0,
     };
     let cold = Rules {
         fingerprint: None,
@@ -588,6 +589,7 @@ fn a_beginning_that_eight_bring_together_is_computed_once() {
         books: None,
         compaction: None,
         contiguous: false,
+        keeps_lists: true,
     };
     let cold = Rules {
         fingerprint: None,

@@ -272,6 +272,7 @@ impl Simulation {
             salt: [0; 32],
             books: None,
             compaction: compacts.then(CompactionOptions::default),
+            keeps_lists: !random.one_in(4),
         };
         let spill = random.one_in(2).then(|| {
             let options = SpillOptions {

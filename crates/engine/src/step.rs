@@ -13,15 +13,15 @@ use bursar_model::ModelError;
 use bursar_profile::span;
 
 use crate::EngineError;
-use crate::batch::{Batch, Decoder};
+use crate::batch::Decoder;
 use crate::holdings::Holdings;
-use crate::lists::Lists;
+use crate::lists::{Lists, StepLists};
 use crate::look::{Sight, Waits};
 use crate::options::CompactionOptions;
 use crate::pace::Pace;
 use crate::request::GenerateRequest;
 use crate::sample::Sampler;
-use crate::schedule::{Admission, Candidate, Decision, Limits, decide};
+use crate::schedule::{Admission, Limits, decide};
 use crate::sequence::{Arrival, Outcome, Question, Sequence};
 use crate::spill::{Rates, Spill};
 use crate::vocabulary::Vocabulary;
@@ -69,7 +69,8 @@ pub struct Totals {
     pub returned_bytes: u64,
     /// Time spent on that, in microseconds.
     pub compaction_us: u64,
-    /// Bytes of events written to clients' rings: heads, texts and alternatives.
+    /// Bytes of events written to clients' rings: heads, texts and alternatives; or of vectors written to
+    /// where they belong.
     pub reply_bytes: u64,
 }
 
@@ -87,15 +88,7 @@ pub(crate) struct Generation<D> {
     waiting: Vec<Sequence>,
     pace: Pace,
     rates: Rates,
-    decision: Decision,
-    batch: Batch,
-    candidates: [Vec<Candidate>; 2],
-    outcomes: Vec<(usize, Outcome)>,
-    /// Alternatives to the tokens of the outcomes, one after the other.
-    tops: Vec<(u32, f32)>,
-    /// Places of those who leave after the step, and of those among them who have ended.
-    leaving: Vec<usize>,
-    ended: Vec<usize>,
+    lists: StepLists,
     totals: Totals,
     arrived: u64,
     block_tokens: usize,
@@ -122,6 +115,8 @@ pub(crate) struct Rules {
     /// Whose the requests are that do not say.
     pub(crate) salt: [u8; 32],
     pub(crate) compaction: Option<CompactionOptions>,
+    /// Whether the lists of a step are kept for the next; not where pools are switched off.
+    pub(crate) keeps_lists: bool,
     /// Where it is written down, as which model, who had to wait for memory.
     pub(crate) books: Option<(ReclaimBooks, String)>,
 }
@@ -136,9 +131,11 @@ impl<D: Decoder> Generation<D> {
         spill: Option<Spill>,
         clock: Clock,
     ) -> Self {
-        let Lists {
-            tokens, sequences, ..
-        } = Lists::writing(rules.batch_tokens, rules.parallel);
+        let most = Lists::writing(rules.batch_tokens, rules.parallel);
+        let lists = match rules.keeps_lists {
+            true => StepLists::with_capacity(most),
+            false => StepLists::default(),
+        };
         Self {
             block_tokens: kv.layout().block_tokens(),
             decoder,
@@ -149,16 +146,10 @@ impl<D: Decoder> Generation<D> {
             rules,
             spill,
             clock,
-            running: Vec::with_capacity(sequences),
+            running: Vec::with_capacity(most.sequences),
             waiting: Vec::new(),
             rates: Rates::default(),
-            decision: Decision::with_capacity(sequences),
-            batch: Batch::with_capacity(tokens, sequences),
-            candidates: [Vec::with_capacity(sequences), Vec::new()],
-            outcomes: Vec::with_capacity(tokens),
-            tops: Vec::new(),
-            leaving: Vec::with_capacity(sequences),
-            ended: Vec::with_capacity(sequences),
+            lists,
             totals: Totals::default(),
             arrived: 0,
             shrunk_until: Duration::ZERO,
@@ -182,8 +173,11 @@ impl<D: Decoder> Generation<D> {
     /// whom a step may make wait again; and for the alternatives that it wants to be told.
     fn expect(&mut self, request: &GenerateRequest) {
         let more = self.rules.parallel + 1;
-        let [_, candidates] = &mut self.candidates;
         self.waiting.reserve(more);
+        if !self.rules.keeps_lists {
+            return;
+        }
+        let [_, candidates] = &mut self.lists.candidates;
         candidates.clear();
         candidates.reserve(self.waiting.len() + more);
         let top = request.logprobs.map_or(0, usize::from);
@@ -191,7 +185,7 @@ impl<D: Decoder> Generation<D> {
             true => self.rules.batch_tokens,
             false => self.rules.parallel,
         };
-        self.tops.reserve(rows * top);
+        self.lists.tops.reserve(rows * top);
     }
 
     /// Puts a sequence among the waiting, in order of seniority.
@@ -291,13 +285,16 @@ impl<D: Decoder> Generation<D> {
         self.pace.observe(prompts, time);
         // A few tokens take as long as one.
         if prompts >= 16 {
-            self.rates.compute.observe(self.batch.len(), time);
+            self.rates.compute.observe(self.lists.batch.len(), time);
         }
         match ran {
             Ok(()) => self.publish(),
             Err(error) => self.fail(error),
         }
         self.deliver();
+        if !self.rules.keeps_lists {
+            self.lists = StepLists::default();
+        }
         self.totals.steps += 1;
         self.totals.prefill_tokens += prompts as u64;
         prompts
@@ -377,7 +374,11 @@ impl<D: Decoder> Generation<D> {
 
     fn decide(&mut self) {
         let _span = span!("engine.schedule", self.running.len() + self.waiting.len());
-        let [running, waiting] = &mut self.candidates;
+        let StepLists {
+            candidates: [running, waiting],
+            decision,
+            ..
+        } = &mut self.lists;
         running.clear();
         running.extend(self.running.iter().map(Sequence::candidate));
         waiting.clear();
@@ -395,25 +396,29 @@ impl<D: Decoder> Generation<D> {
             waiting: &self.waiting,
             block_tokens: self.block_tokens,
         };
-        decide(running, waiting, &books, &limits, &mut self.decision);
+        decide(running, waiting, &books, &limits, decision);
     }
 
     fn run(&mut self, arena: &mut [u8]) -> Result<(), ModelError> {
-        if self.batch.len() == 0 {
+        if self.lists.batch.len() == 0 {
             return Ok(());
         }
-        let _span = span!("engine.forward", self.batch.len());
+        let _span = span!("engine.forward", self.lists.batch.len());
         let Self {
             decoder,
             kv,
             sampler,
             vocabulary,
             running,
+            lists,
+            ..
+        } = self;
+        let StepLists {
             batch,
             outcomes,
             tops,
             ..
-        } = self;
+        } = lists;
         batch.run(
             decoder,
             running,
@@ -463,20 +468,21 @@ impl<D: Decoder> Generation<D> {
     /// Ends all sequences of a pass that could not be finished. They leave with the next sweep, and
     /// none of their blocks is published: what is in them is unknown.
     fn fail(&mut self, error: ModelError) {
-        self.outcomes.clear();
-        self.tops.clear();
+        self.lists.outcomes.clear();
+        self.lists.tops.clear();
         let error = Arc::new(error);
-        for place in self.batch.places() {
+        for place in self.lists.batch.places() {
             self.running[place].fail(EngineError::Pass(Arc::clone(&error)));
         }
     }
 
     /// Tells the clients; frees what has ended, and lets those that were preempted wait.
     fn deliver(&mut self) {
-        let _span = span!("engine.deliver", self.outcomes.len());
-        let mut tops = self.tops.as_slice();
-        self.ended.clear();
-        for (place, outcome) in &self.outcomes {
+        let _span = span!("engine.deliver", self.lists.outcomes.len());
+        let lists = &mut self.lists;
+        let mut tops = lists.tops.as_slice();
+        lists.ended.clear();
+        for (place, outcome) in &lists.outcomes {
             let sequence = &mut self.running[*place];
             let (top, rest) = tops.split_at(outcome.top);
             tops = rest;
@@ -487,21 +493,21 @@ impl<D: Decoder> Generation<D> {
             let before = sequence.generated();
             let (ends, copied) = sequence.take(&self.vocabulary, self.block_tokens, outcome, top);
             if ends {
-                self.ended.push(*place);
+                lists.ended.push(*place);
             }
             self.totals.reply_bytes += copied as u64;
             self.totals.outputs += (sequence.generated() - before) as u64;
         }
-        self.outcomes.clear();
-        self.tops.clear();
+        lists.outcomes.clear();
+        lists.tops.clear();
         // From the back, so that places stay what they are.
-        self.leaving.clear();
-        self.leaving.extend_from_slice(&self.decision.preempt);
-        self.leaving.extend_from_slice(&self.ended);
-        self.leaving.sort_unstable();
-        while let Some(place) = self.leaving.pop() {
+        lists.leaving.clear();
+        lists.leaving.extend_from_slice(&lists.decision.preempt);
+        lists.leaving.extend_from_slice(&lists.ended);
+        lists.leaving.sort_unstable();
+        while let Some(place) = self.lists.leaving.pop() {
             let mut sequence = self.running.remove(place);
-            if self.ended.contains(&place) {
+            if self.lists.ended.contains(&place) {
                 release(&mut self.kv, &mut self.spill, &mut sequence);
             } else {
                 self.wait(sequence);

@@ -3,7 +3,7 @@
 use bursar_model::{ForwardBatch, SequenceRows};
 
 /// Texts one after another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TextBatch {
     tokens: Vec<u32>,
     sequences: Vec<SequenceRows<'static>>,

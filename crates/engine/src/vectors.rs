@@ -80,6 +80,8 @@ pub(crate) struct Embedding {
     picks: Vec<Pick>,
     batch: TextBatch,
     totals: Totals,
+    /// Whether the lists of a batch are kept for the next; not where pools are switched off.
+    keeps_lists: bool,
     _lists: Reservation,
 }
 
@@ -89,9 +91,17 @@ impl Embedding {
         workers: Arc<Workers>,
         normalizes: bool,
         options: BatchOptions,
+        keeps_lists: bool,
         reserved: Reservation,
     ) -> Self {
         let lists = Lists::embedding(model.plan());
+        let (picks, batch) = match keeps_lists {
+            true => (
+                Vec::with_capacity(lists.sequences),
+                TextBatch::with_capacity(lists.tokens, lists.sequences),
+            ),
+            false => Default::default(),
+        };
         Self {
             pace: Pace::new(model.plan().options().batch_tokens),
             model,
@@ -100,9 +110,10 @@ impl Embedding {
             requests: VecDeque::new(),
             options,
             turn: 0,
-            picks: Vec::with_capacity(lists.sequences),
-            batch: TextBatch::with_capacity(lists.tokens, lists.sequences),
+            picks,
+            batch,
             totals: Totals::default(),
+            keeps_lists,
             _lists: reserved,
         }
     }
@@ -204,6 +215,9 @@ impl Embedding {
         self.totals.prefill_tokens += tokens as u64;
         self.totals.outputs += self.picks.len() as u64;
         self.pace.observe(tokens, start.elapsed());
+        if !self.keeps_lists {
+            (self.picks, self.batch) = Default::default();
+        }
     }
 
     /// Ends the requests whose texts were in a batch that could not be finished.
@@ -237,6 +251,7 @@ impl Embedding {
     fn forward(&mut self, arena: &mut [u8]) -> Result<(), ModelError> {
         let _span = span!("embed.forward", self.batch.tokens());
         let (requests, picks, normalizes) = (&self.requests, &self.picks, self.normalizes);
+        let copied = &mut self.totals.reply_bytes;
         self.model.forward(
             &self.batch.forward(),
             arena,
@@ -249,6 +264,7 @@ impl Embedding {
                     let row = rows.row(row);
                     reply.vector(pick.text, |values| {
                         values.copy_from_slice(&row[..values.len()]);
+                        *copied += size_of_val(values) as u64;
                         finish(values, normalizes || request.normalize);
                     });
                 }

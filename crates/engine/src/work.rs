@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use bursar_kv::{KvReport, keep};
-use bursar_memory::{Account, Bytes, Freed, Reservation, Rung};
+use bursar_memory::{Account, Bytes, Freed, Pools, Reservation, Rung};
 use bursar_model::{Model, ModelPlan};
 
 use crate::EngineError;
@@ -70,6 +70,7 @@ pub(crate) fn begin(
     options: &EngineOptions,
     spill: Option<Spill>,
 ) -> Box<dyn Work> {
+    let keeps_lists = options.pools.as_ref().is_none_or(Pools::are_on);
     let EngineModel {
         model,
         workers,
@@ -102,6 +103,7 @@ pub(crate) fn begin(
                 fingerprint: shares.then_some(fingerprint),
                 salt: options.salt,
                 compaction: options.compaction.filter(|_| !contiguous),
+                keeps_lists,
                 books: options.reclaim.clone().map(|books| (books, name)),
             };
             let spill = spill.filter(|_| !contiguous);
@@ -120,7 +122,14 @@ pub(crate) fn begin(
         Job::Embed { encoder } => {
             let normalizes = encoder.normalizes();
             let batches = options.batches;
-            Box::new(Embedding::new(model, workers, normalizes, batches, lists))
+            Box::new(Embedding::new(
+                model,
+                workers,
+                normalizes,
+                batches,
+                keeps_lists,
+                lists,
+            ))
         }
     }
 }

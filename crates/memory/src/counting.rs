@@ -61,6 +61,8 @@ pub struct CountingAllocator<A> {
     deallocations: AtomicU64,
     /// Bytes of all blocks handed out so far.
     allocated: AtomicU64,
+    /// Bytes copied from one block to another that takes its place.
+    copied: AtomicU64,
     watch: Watch,
 }
 
@@ -83,9 +85,9 @@ pub const fn process_allocator() -> ProcessAllocator {
     CountingAllocator::new(System)
 }
 
-/// Blocks from this length on are mapped on their own and leave with their last byte.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_FROM_LEN: i32 = 128 << 10;
+/// Blocks from this length on are mapped on their own: they leave with their last byte, and are put
+/// elsewhere by the kernel without being copied.
+const MAPPED_FROM_LEN: u32 = 128 << 10;
 
 /// Sets the C library's allocator up to hold as little as it can: one arena for all threads, and
 /// large blocks mapped on their own however often they are asked for. Does nothing with C libraries
@@ -95,8 +97,8 @@ pub fn configure() {
     // SAFETY: plain settings; mallopt takes the allocator's lock itself.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM_LEN);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM_LEN);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM_LEN as i32);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM_LEN as i32);
     }
 }
 
@@ -123,6 +125,8 @@ pub struct HeapCounts {
     pub deallocations: u64,
     /// Bytes of all blocks handed out so far.
     pub allocated: Bytes,
+    /// Bytes copied so far because a block that grew or shrank had to lie elsewhere.
+    pub copied: Bytes,
 }
 
 impl<A> CountingAllocator<A> {
@@ -135,6 +139,7 @@ impl<A> CountingAllocator<A> {
             allocations: AtomicU64::new(0),
             deallocations: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
             watch: Watch::new(),
         }
     }
@@ -148,6 +153,7 @@ impl<A> CountingAllocator<A> {
             allocations: count(&self.allocations),
             deallocations: count(&self.deallocations),
             allocated: Bytes(count(&self.allocated)),
+            copied: Bytes(count(&self.copied)),
         }
     }
 
@@ -258,6 +264,11 @@ unsafe impl<A: MeasuredAlloc> GlobalAlloc for CountingAllocator<A> {
             self.inner.realloc(block, layout, new_len)
         });
         if !moved.is_null() {
+            let copied = layout.size().min(new_len);
+            if !std::ptr::eq(moved, block) && copied < MAPPED_FROM_LEN as usize {
+                let copied = copied as u64;
+                self.copied.fetch_add(copied, Ordering::Relaxed);
+            }
             // SAFETY: the caller promises that `new_len` makes a valid layout with this alignment.
             let layout = unsafe { Layout::from_size_align_unchecked(new_len, layout.align()) };
             self.deallocated(before);

@@ -83,3 +83,19 @@ fn settings_and_purging_do_no_harm() {
             .all(|(n, text)| text.ends_with(&(n * 100).to_string()))
     );
 }
+
+/// M2
+#[test]
+fn bytes_that_growing_copies_are_counted() {
+    let before = ALLOCATOR.counts().copied;
+    let mut lists = [const { Vec::<u8>::new() }; 4];
+    for _ in 0..10_000 {
+        // Each lies in the way of another: none can grow where it is.
+        for list in &mut lists {
+            list.push(1);
+        }
+    }
+    black_box(lists);
+    let copied = ALLOCATOR.counts().copied - before;
+    assert!(copied >= Bytes(10_000), "{copied}");
+}

@@ -115,11 +115,13 @@ type Done = (FinishReason, Usage);
 /// The engine's end of a generation.
 pub(crate) type TokenSender = Sender<Ring, Done>;
 
-/// How far a reader may lag before more memory is asked for: all tokens, if they are few.
+/// How far a reader may lag before more memory is asked for: all events, if they are few. By default he
+/// may not lag at all: memory is asked for with every event, and given back when it has been read.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Lag {
-    /// Tokens that there will be at most, those of the prompt among them if they are told.
-    pub(crate) tokens: usize,
+    /// Events that there will be at most: one for each token, those of the prompt among them if they are
+    /// told, and one for text that was held back.
+    pub(crate) events: usize,
     /// Alternatives to each.
     pub(crate) top: usize,
 }
@@ -128,9 +130,7 @@ impl Lag {
     /// Bytes of the ring that is made for it.
     fn bytes(self) -> usize {
         let each = HEAD_LEN + TEXT_LEN + TOP_LEN * self.top;
-        // The text that was held back comes as an event of its own.
-        let all = self.tokens.saturating_add(1).saturating_mul(each);
-        all.min(FIRST_LEN_MAX)
+        self.events.saturating_mul(each).min(FIRST_LEN_MAX)
     }
 }
 
@@ -367,7 +367,7 @@ mod tests {
     fn what_nobody_reads_is_charged_until_it_is_read_or_dropped() {
         let ledger = Ledger::new(Bytes::mib(1));
         let account = ledger.root().child("requests", Lifetime::Episodic);
-        let lag = Lag { tokens: 3, top: 0 };
+        let lag = Lag { events: 4, top: 0 };
         let (sender, mut stream) = tokens(Some(&account), lag);
         let first = ledger.granted();
         assert_eq!(first, Bytes(lag.bytes() as u64));

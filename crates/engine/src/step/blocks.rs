@@ -15,7 +15,7 @@ impl<D: Decoder> Generation<D> {
     /// Preempts, lets in, and fills the batch; gives the tokens of prompts in it.
     pub(super) fn fill(&mut self) -> usize {
         let _span = span!("engine.fill");
-        let mut decision = std::mem::take(&mut self.decision);
+        let mut decision = std::mem::take(&mut self.lists.decision);
         for &place in &decision.preempt {
             self.preempt(place);
         }
@@ -28,7 +28,7 @@ impl<D: Decoder> Generation<D> {
         }
         let mut prompts = 0;
         let mut refused = None;
-        self.batch.clear();
+        self.lists.batch.clear();
         for run in &decision.runs {
             let Who::Running(place) = run.who else {
                 continue;
@@ -42,13 +42,13 @@ impl<D: Decoder> Generation<D> {
                 }
             }
         }
-        if self.batch.len() == 0
+        if self.lists.batch.len() == 0
             && let Some((place, error)) = refused
         {
             // With nothing running, nothing will come free.
             self.running[place].fail(error.into());
         }
-        self.decision = decision;
+        self.lists.decision = decision;
         prompts
     }
 
@@ -186,7 +186,7 @@ impl<D: Decoder> Generation<D> {
         }
         self.kv.append(&mut sequence.table, tokens)?;
         self.totals.recomputed_tokens += sequence.computed(tokens) as u64;
-        self.batch.push(place, sequence, tokens);
+        self.lists.batch.push(place, sequence, tokens);
         self.forget(place);
         Ok(if pending > 1 { tokens } else { 0 })
     }
@@ -249,7 +249,7 @@ impl<D: Decoder> Generation<D> {
         if !self.shares() {
             return;
         }
-        for run in &self.decision.runs {
+        for run in &self.lists.decision.runs {
             let Who::Running(place) = run.who else {
                 continue;
             };

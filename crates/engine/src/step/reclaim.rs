@@ -83,7 +83,7 @@ impl<D: Decoder> Generation<D> {
 
     /// Writes down whose blocks the decision took, and who has begun to wait for some.
     pub(super) fn note(&mut self, now: Duration) {
-        let preempted = self.decision.preempt.len();
+        let preempted = self.lists.decision.preempt.len();
         let queued = match self.waits_for() {
             Some(WaitsFor::Blocks { used, capacity, .. }) => {
                 let first = self.waiting.first_mut();

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_engine::{
-    Engine, EngineController, EngineError, EngineHandle, EngineModel, LoadOptions, Purpose,
-    TurnWeights, WeightsDtype,
+    Engine, EngineController, EngineError, EngineHandle, EngineModel, EngineOptions, LoadOptions,
+    Purpose, TurnWeights, WeightsDtype,
 };
 use bursar_files::ModelFile;
 use bursar_files::synth::{self, Preset};
 use bursar_kernels::isa::Isa;
 use bursar_memory::faults::Faults;
-use bursar_memory::{Account, Bytes, Ledger, Lifetime};
+use bursar_memory::{Account, Bytes, Ledger, Lifetime, PoolError, Pools, PoolsOptions};
 use bursar_workers::Workers;
 
 use crate::fixtures::{cases, open};
@@ -66,6 +66,8 @@ pub(crate) struct House {
     faults: Arc<Faults>,
     engine: Engine,
     workers: Arc<Workers>,
+    /// Too small for a wave of requests: heaps are opened, and left, while they run.
+    pub(crate) pools: Pools,
     pub(crate) models: Vec<EngineHandle>,
     /// What requests are charged to.
     pub(crate) account: Account,
@@ -75,9 +77,24 @@ impl House {
     pub(crate) fn new(faults: &Arc<Faults>) -> Self {
         let ledger = Ledger::with_faults(BUDGET, Arc::clone(faults));
         let account = ledger.root().child("requests", Lifetime::Episodic);
+        let options = PoolsOptions {
+            heaps: 1,
+            heap_size: Bytes::kib(16),
+            max_heaps: 3,
+            ..PoolsOptions::default()
+        };
+        let pools = ledger.root().child("pools", Lifetime::Procedural);
+        let open = || {
+            Pools::start(&options, &pools).map_err(|error| match error {
+                PoolError::Refused(refusal) => EngineError::Refused(refusal),
+                error => panic!("{error}"),
+            })
+        };
+        let pools = again(&ledger, faults, open);
         let start = || Engine::start(&ledger, TurnWeights::default());
         Self {
             engine: again(&ledger, faults, start),
+            pools,
             account,
             ledger,
             faults: Arc::clone(faults),
@@ -113,7 +130,11 @@ impl House {
             Arc::clone(&self.workers),
             &mut |_| {},
         )?;
-        let handle = controller.add(model, setup.options.clone());
+        let options = EngineOptions {
+            pools: Some(self.pools.clone()),
+            ..setup.options.clone()
+        };
+        let handle = controller.add(model, options);
         drop(claim);
         handle
     }
@@ -141,7 +162,9 @@ impl House {
         controller.remove(first).unwrap_or_else(|e| panic!("{e}"));
         let ends = self.engine.shut_down().unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(ends.len(), 2);
-        drop((self.models, controller, self.account));
+        let heaps = self.pools.report().pools[0].clone();
+        assert!(heaps.acquired_total > 0, "{heaps:?}");
+        drop((self.models, controller, self.account, self.pools));
         assert_eq!(self.ledger.granted(), Bytes::ZERO);
         let books = self.ledger.snapshot();
         assert!(books.children.is_empty(), "{books:?}");

@@ -135,7 +135,7 @@ fn begin(house: &House, job: &Job) -> Begun {
                 tokens: texts.clone(),
                 ..EmbedRequest::default()
             };
-            match house.models[2].embed(request) {
+            match house.models[2].embed_in(request, house.pools.buffers()) {
                 Ok(stream) => Begun::Vectors(stream),
                 Err(error) => rejected(error),
             }

@@ -43,8 +43,12 @@ const BUDGET: Bytes = Bytes::gib(1);
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Measure with the savings off as well, each alone and all together
-    #[arg(long)]
+    #[arg(long, conflicts_with = "mode")]
     compare: bool,
+    /// What is on: all, all but one, or nothing
+    #[arg(long, value_name = "MODE", default_value = "on",
+          value_parser = MODES.map(|mode| mode.name))]
+    mode: String,
     /// What tokens are drawn from
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -101,10 +105,19 @@ const MODES: [Mode; 5] = [
 struct Counted {
     allocations: f64,
     allocated_bytes: f64,
+    /// Bytes that lists copied because they grew.
+    grown_bytes: f64,
     allocating: Duration,
     time: Duration,
     first_token: Duration,
     totals: Totals,
+}
+
+impl Counted {
+    /// Bytes copied, wherever the engine copies any.
+    fn copied(&self) -> f64 {
+        self.grown_bytes + (self.totals.reply_bytes + self.totals.moved_bytes) as f64
+    }
 }
 
 /// Measures and prints it.
@@ -117,15 +130,20 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     sheet.set("own_tokens", OWN);
     sheet.set("generated_tokens", GENERATED);
     sheet.set("seed", arguments.seed);
-    let modes = match arguments.compare {
-        true => MODES.as_slice(),
-        false => &MODES[..1],
-    };
-    let mut counted = Vec::with_capacity(modes.len());
-    for mode in modes {
+    let wanted = |mode: &&Mode| arguments.compare || mode.name == arguments.mode;
+    let mut counted = Vec::with_capacity(MODES.len());
+    for mode in MODES.iter().filter(wanted) {
         let seen = measure(&file, *mode, arguments.seed, shared.allocator)?;
-        write(&mut sheet, mode.name, &seen);
+        let prefix = match arguments.compare {
+            true => format!("{}_", mode.name),
+            // Alone, so that sheets of two modes have the same names.
+            false => String::new(),
+        };
+        write(&mut sheet, &prefix, &seen);
         counted.push(seen);
+    }
+    if !arguments.compare {
+        sheet.set("mode", arguments.mode.as_str());
     }
     if let [on, .., off] = counted.as_slice() {
         ratios(&mut sheet, on, off);
@@ -133,30 +151,30 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
     sheet.finish(arguments.json.as_deref())
 }
 
-fn write(sheet: &mut Sheet, mode: &str, seen: &Counted) {
+fn write(sheet: &mut Sheet, prefix: &str, seen: &Counted) {
     let requests = (REQUESTS * (WAVES - 1)) as f64;
     let tokens = requests * GENERATED as f64;
     let mut count = |name: &str, unit, words, value| {
-        sheet.count(&format!("{mode}_{name}"), unit, words, value);
+        sheet.count(&format!("{prefix}{name}"), unit, words, value);
     };
     let words =
         "blocks asked for per request, by its caller and the engine, all its tokens included";
     count(
         "request_allocations",
-        "",
+        "allocations",
         words,
         seen.allocations / requests,
     );
     let words = "bytes of them";
     count("request_bytes", "B", words, seen.allocated_bytes / requests);
     let words = "blocks asked for per generated token";
-    count("token_allocations", "", words, seen.allocations / tokens);
+    count("token_allocations", "allocations", words, seen.allocations / tokens);
     let words = "time in the allocator per generated token";
     let nanoseconds = seen.allocating.as_nanos() as f64 / tokens;
     count("token_allocating_ns", "ns", words, nanoseconds);
-    let words = "bytes copied to tell clients, per generated token";
-    let copied = seen.totals.reply_bytes as f64 / tokens;
-    count("token_copied_bytes", "B", words, copied);
+    let words =
+        "bytes copied per generated token: to tell clients, and by lists and blocks that move";
+    count("token_copied_bytes", "B", words, seen.copied() / tokens);
     let words = "tokens of prompts computed per request";
     let computed = seen.totals.prefill_tokens as f64 / requests;
     count("request_computed_tokens", "", words, computed);
@@ -181,6 +199,9 @@ fn ratios(sheet: &mut Sheet, on: &Counted, off: &Counted) {
     let words = "bytes asked for, of those with all savings off";
     let (a, b) = (on.allocated_bytes, off.allocated_bytes);
     ratio("allocated_bytes_ratio", words, a, b, None);
+    let words = "bytes copied, of those with all savings off";
+    let (a, b) = (on.copied(), off.copied());
+    ratio("copied_bytes_ratio", words, a, b, Some(0.85));
     let words = "time in the allocator, of that with all savings off";
     let (a, b) = (on.allocating.as_secs_f64(), off.allocating.as_secs_f64());
     ratio("allocating_ratio", words, a, b, Some(0.75));
@@ -250,11 +271,13 @@ fn measure(
     Ok(Counted {
         allocations: after.allocations.wrapping_sub(before.allocations) as f64,
         allocated_bytes: after.allocated.saturating_sub(before.allocated).get() as f64,
+        grown_bytes: after.copied.saturating_sub(before.copied).get() as f64,
         allocating: allocator.timed().saturating_sub(timed),
         time,
         first_token: first_token / (WAVES - 1) as u32,
         totals: Totals {
             reply_bytes: now.reply_bytes - totals.reply_bytes,
+            moved_bytes: now.moved_bytes - totals.moved_bytes,
             prefill_tokens: now.prefill_tokens - totals.prefill_tokens,
             ..now
         },
