@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bursar_files::FileError;
 use bursar_kv::{KeepError, KvError};
-use bursar_memory::Refusal;
+use bursar_memory::{PoolError, Refusal};
 use bursar_model::ModelError;
 use bursar_tokenizer::TokenizerError;
 use bursar_workers::WorkersError;
@@ -38,6 +38,9 @@ pub enum EngineError {
     /// The budget does not hold it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A pool has no memory, though the budget does not refuse any.
+    #[error(transparent)]
+    Pool(PoolError),
     /// Threads could not be started.
     #[error(transparent)]
     Workers(#[from] WorkersError),
@@ -169,6 +172,15 @@ impl EngineError {
             | EngineError::Model(ModelError::Refused(refusal))
             | EngineError::Kv(KvError::Refused(refusal)) => Some(refusal),
             _ => None,
+        }
+    }
+}
+
+impl From<PoolError> for EngineError {
+    fn from(error: PoolError) -> EngineError {
+        match error {
+            PoolError::Refused(refusal) => EngineError::Refused(refusal),
+            error => EngineError::Pool(error),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::load::{EngineModel, Job};
 use crate::look::{Lookers, Looking, Sight};
 use crate::options::EngineOptions;
 use crate::plan::MemoryPlan;
-use crate::reply::{self, TokenStream, VectorStream, Vectors};
+use crate::reply::{self, RingSource, TokenStream, VectorStream, Vectors};
 use crate::request::{EmbedRequest, GenerateRequest, Rejected};
 use crate::sequence::Arrival;
 use crate::step::{Totals, WaitsFor};
@@ -195,7 +195,12 @@ impl EngineHandle {
             },
             false => reply::Lag::default(),
         };
-        let (sender, stream) = reply::tokens(request.account.as_ref(), lag);
+        let source = match (&self.face.pools, &request.account) {
+            (Some(pools), _) => RingSource::Pooled(pools.clone()),
+            (None, Some(account)) => RingSource::Charged(account.clone()),
+            (None, None) => RingSource::Heap,
+        };
+        let (sender, stream) = reply::tokens(source, lag);
         let prompt = std::mem::take(&mut request.prompt);
         let words = Words::new(&prompt, longest, self.face.pools.as_ref())?;
         drop(prompt);

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn stopping_drops_what_has_not_been_taken() {
-        let (sender, mut stream) = crate::reply::tokens(None, crate::reply::Lag::default());
+        let (sender, mut stream) =
+            crate::reply::tokens(crate::reply::RingSource::Heap, crate::reply::Lag::default());
         let inbox = Inbox::new(Arc::default());
         assert_eq!(inbox.push(1, || sender), Ok(()));
         inbox.stop();

@@ -41,6 +41,7 @@ mod encoder;
 mod error;
 mod fingerprint;
 mod generate;
+mod ground;
 mod handle;
 mod holdings;
 mod host;

@@ -299,7 +299,7 @@ struct Ask {
 }
 
 fn accept(generation: &mut Generation<LoadedModel>, ask: &Ask) -> TokenStream {
-    let (sender, stream) = reply::tokens(None, Lag::default());
+    let (sender, stream) = reply::tokens(reply::RingSource::Heap, Lag::default());
     let request = GenerateRequest {
         prompt: ask.prompt.clone(),
         stop: StopRules {

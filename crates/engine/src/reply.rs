@@ -1,6 +1,6 @@
 //! What flows back from the engine: one queue per request, read by one client.
 //!
-//! What a reader has not read yet is charged to an account; where that has no room, the request ends.
+//! What a reader has not read yet is charged to pools or an account; where they have no room, the request ends.
 //!
 //! The engine never waits for a reader. Dropping the reader is how a request is cancelled: the
 //! engine sees it before its next step. Every queue ends with one terminal event, even if the
@@ -15,11 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bursar_memory::Refusal;
-
 use crate::EngineError;
 use crate::inbox::lock;
 
+pub(crate) use ring::RingSource;
 pub use tokens::{Event, TokenStream};
 pub(crate) use tokens::{Lag, TokenSender, tokens};
 pub use vectors::{EmbedEvent, VectorStream, Vectors};
@@ -103,13 +102,13 @@ fn channel<B, D>(backlog: B) -> (Sender<B, D>, Receiver<B, D>) {
 impl<B, D> Sender<B, D> {
     /// Hands something to the reader; what comes after the end is dropped. Where there is no room for
     /// it, that is the end: the reader is told, and the request counts as abandoned.
-    fn push(&self, put: impl FnOnce(&mut B) -> Result<(), Refusal>) {
+    fn push(&self, put: impl FnOnce(&mut B) -> Result<(), EngineError>) {
         let mut state = lock(&self.shared.state);
         if state.ended {
             return;
         }
-        if let Err(refusal) = put(&mut state.backlog) {
-            state.end = Some(Err(EngineError::Refused(refusal)));
+        if let Err(error) = put(&mut state.backlog) {
+            state.end = Some(Err(error));
             state.ended = true;
             self.shared.abandoned.store(true, Ordering::Relaxed);
         }

@@ -31,8 +31,8 @@ pub struct GenerateRequest {
     /// Whose prompt it is: keys and values are shared among requests with the same salt only. Derived
     /// from a secret by the server, never chosen by a client; the engine's own if `None`.
     pub salt: Option<[u8; 32]>,
-    /// What the client has not read yet is charged to it; to nobody if `None`. The tokens are whoever's
-    /// who made them: count the prompt and `max_tokens`, four bytes each.
+    /// What the client has not read yet is charged to it, or to the engine's pools where it has any; to
+    /// nobody if `None`. The prompt is whoever's who made it, four bytes a token.
     pub account: Option<Account>,
 }
 

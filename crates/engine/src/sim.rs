@@ -365,7 +365,7 @@ impl Simulation {
         };
         for _ in 0..choices {
             let random = &mut self.random;
-            let (sender, stream) = reply::tokens(None, Lag::default());
+            let (sender, stream) = reply::tokens(reply::RingSource::Heap, Lag::default());
             self.clients.push(Client {
                 tenant,
                 want: alone(&prompt, wants, self.vocab),

@@ -1,40 +1,12 @@
 //! The tokens of one request, its prompt's and its answer's: in scratch memory that comes with the request,
 //! as long as the request may become, and goes when it ends. No step makes it longer.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 
-use bursar_memory::buffer_pool::Buffer;
 use bursar_memory::scratch::{Part, Scratch};
-use bursar_memory::{Lifetime, PoolError, Pools};
+use bursar_memory::{PoolError, Pools};
 
-/// The memory that a request's scratch lies in.
-#[derive(Debug)]
-enum Ground {
-    /// Of the heap; words of eight bytes, so that any element may lie there.
-    Heap(Box<[u64]>),
-    /// Of a pool, which charges it.
-    Pooled(Buffer),
-}
-
-impl Deref for Ground {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Ground::Heap(words) => bytemuck::cast_slice(words),
-            Ground::Pooled(buffer) => buffer,
-        }
-    }
-}
-
-impl DerefMut for Ground {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Ground::Heap(words) => bytemuck::cast_slice_mut(words),
-            Ground::Pooled(buffer) => buffer,
-        }
-    }
-}
+use crate::ground::Ground;
 
 /// Tokens, with room for more up to a bound.
 #[derive(Debug)]
@@ -57,14 +29,8 @@ impl Words {
         let most = prompt.len().saturating_add(more);
         let bytes = most.saturating_mul(size_of::<u32>());
         let mut scratch = match pools {
-            Some(pools) => {
-                let buffer = pools.buffers().acquire(bytes, Lifetime::Episodic)?;
-                Scratch::counted(Ground::Pooled(buffer), pools.scratch())
-            }
-            None => {
-                let words = vec![0; bytes.div_ceil(size_of::<u64>())];
-                Scratch::new(Ground::Heap(words.into_boxed_slice()))
-            }
+            Some(pools) => Scratch::counted(Ground::pooled(bytes, pools)?, pools.scratch()),
+            None => Scratch::new(Ground::on_heap(bytes)),
         };
         let tokens = scratch
             .take(most)
@@ -100,7 +66,7 @@ impl Drop for Words {
 
 #[cfg(test)]
 mod tests {
-    use bursar_memory::{Bytes, Ledger, PoolsOptions};
+    use bursar_memory::{Bytes, Ledger, Lifetime, PoolsOptions};
 
     use super::*;
 

@@ -12,6 +12,8 @@
 //! answers of embeddings     server/src/out.rs             texts x dimensions x 5.3 (base64) to 15 bytes (decimals)
 //! vectors                   engine/src/reply/vectors.rs   texts x dimensions x 4 bytes
 //! tokens of a request       engine/src/words.rs           (prompt + longest answer) x 4 bytes, as scratch
+//! events not read yet       engine/src/reply/ring.rs      24 bytes a token and 8 an alternative, at most 16 KiB
+//!                                                         unless a reader lags
 //! ```
 //!
 //! What is not drawn from them lies in memory that a plan counts already, and stays there: weights and

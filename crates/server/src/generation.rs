@@ -22,11 +22,11 @@ pub(crate) struct Prompt {
     pub(crate) max_tokens: usize,
 }
 
-/// Charges what the tokens of `n` answers to each prompt take while they wait and run.
-pub(crate) fn charge(prompts: &[Prompt], n: usize, charge: &mut Charge) -> Result<(), ApiError> {
+/// Charges what the tokens of the prompts take until the engine has them, one copy on its way included;
+/// what it makes of them is its pools' to charge.
+pub(crate) fn charge(prompts: &[Prompt], charge: &mut Charge) -> Result<(), ApiError> {
     for prompt in prompts {
-        let tokens = prompt.tokens.len().saturating_add(prompt.max_tokens);
-        charge.add(tokens.saturating_mul(n * size_of::<u32>()))?;
+        charge.add(prompt.tokens.len().saturating_mul(2 * size_of::<u32>()))?;
     }
     Ok(())
 }

@@ -149,7 +149,7 @@ fn who_panics_goes_alone() {
     let controller = twins.engine.controller();
     let granted = twins.ledger.granted();
     // A token that handles never let in.
-    let (sender, stream) = reply::tokens(None, Lag::default());
+    let (sender, stream) = reply::tokens(reply::RingSource::Heap, Lag::default());
     let arrival = Arrival {
         request: GenerateRequest::default(),
         words: Words::new(&[u32::MAX], 1, None).expect("the heap has room"),

@@ -2,33 +2,48 @@
 //! that a step sends a token without asking anybody for memory. A reader that lags further behind than
 //! the ring reaches makes it grow; once he has caught up it is as it was.
 
-use bursar_memory::{Account, Bytes, Refusal, Reservation};
+use bursar_memory::{Account, Bytes, Pools, Reservation};
+
+use crate::EngineError;
+use crate::ground::Ground;
+
+/// Where the memory of a ring comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum RingSource {
+    /// The heap; nobody is charged.
+    Heap,
+    /// The heap; an account is charged.
+    Charged(Account),
+    /// Pools, which charge it.
+    Pooled(Pools),
+}
 
 /// A ring of bytes that is charged for as long as it is.
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// `[..tail: newer bytes..|..free..|head: older bytes..]`, or the used bytes in one piece.
-    storage: Box<[u8]>,
+    storage: Ground,
     /// Where the oldest byte is.
     head: usize,
     len: usize,
     /// How long it is unless a reader lags.
     first: usize,
-    account: Option<Account>,
+    source: RingSource,
     /// What `storage` is charged to, if to anybody.
     charge: Option<Reservation>,
 }
 
 impl Ring {
-    /// A ring of `first` bytes. Where the account has no room for it, it begins without any and asks
-    /// again for the first event.
-    pub(crate) fn new(first: usize, account: Option<&Account>) -> Self {
+    /// A ring of `first` bytes, in whole words. Where its source has no room for it, it begins without any
+    /// and asks again for the first event.
+    pub(crate) fn new(first: usize, source: RingSource) -> Self {
+        let first = first.next_multiple_of(size_of::<u64>());
         let mut ring = Self {
-            storage: Box::default(),
+            storage: Ground::default(),
             head: 0,
             len: 0,
             first,
-            account: account.cloned(),
+            source,
             charge: None,
         };
         let _ = ring.move_to(first);
@@ -43,8 +58,8 @@ impl Ring {
     /// Makes room for `more` bytes.
     ///
     /// # Errors
-    /// When the account has none.
-    pub(crate) fn make_room(&mut self, more: usize) -> Result<(), Refusal> {
+    /// When its source has none.
+    pub(crate) fn make_room(&mut self, more: usize) -> Result<(), EngineError> {
         let needed = self.len + more;
         if needed <= self.storage.len() {
             return Ok(());
@@ -53,12 +68,18 @@ impl Ring {
         self.move_to(needed.max(doubled).max(self.first))
     }
 
-    /// Puts what it holds into a storage of so many bytes.
-    fn move_to(&mut self, storage_len: usize) -> Result<(), Refusal> {
-        let account = self.account.as_ref();
-        let charge = account.map(|account| account.reserve(Bytes(storage_len as u64)));
-        let charge = charge.transpose()?;
-        let mut storage = vec![0; storage_len].into_boxed_slice();
+    /// Puts what it holds into a storage of so many bytes, in whole words.
+    fn move_to(&mut self, len: usize) -> Result<(), EngineError> {
+        let storage_len = len.next_multiple_of(size_of::<u64>());
+        let (mut storage, charge) = match &self.source {
+            _ if storage_len == 0 => (Ground::default(), None),
+            RingSource::Heap => (Ground::on_heap(storage_len), None),
+            RingSource::Charged(account) => {
+                let charge = account.reserve(Bytes(storage_len as u64))?;
+                (Ground::on_heap(storage_len), Some(charge))
+            }
+            RingSource::Pooled(pools) => (Ground::pooled(storage_len, pools)?, None),
+        };
         let len = self.len;
         self.read(&mut storage[..len]);
         (self.storage, self.head, self.len) = (storage, 0, len);
@@ -122,10 +143,11 @@ mod tests {
             (state >> 33) as usize % bound
         };
         for _ in 0..300 {
-            let first = below(40);
+            let first = below(5);
             let ledger = Ledger::new(Bytes::mib(1));
             let account = ledger.root().child("requests", Lifetime::Episodic);
-            let mut ring = Ring::new(first, Some(&account));
+            let first = first * size_of::<u64>();
+            let mut ring = Ring::new(first, RingSource::Charged(account));
             let mut queue: VecDeque<u8> = VecDeque::new();
             for _ in 0..100 {
                 let writes = below(2) == 0;

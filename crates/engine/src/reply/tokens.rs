@@ -4,9 +4,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bursar_memory::Account;
-
-use super::ring::Ring;
+use super::ring::{Ring, RingSource};
 use super::{Heard, Receiver, Sender, Usage, channel};
 use crate::EngineError;
 use crate::generate::FinishReason;
@@ -134,9 +132,9 @@ impl Lag {
     }
 }
 
-/// Both ends of a generation's events; those that wait to be read are charged to `account`.
-pub(crate) fn tokens(account: Option<&Account>, lag: Lag) -> (TokenSender, TokenStream) {
-    let (sender, receiver) = channel(Ring::new(lag.bytes(), account));
+/// Both ends of a generation's events; those that wait to be read lie in memory of `source`.
+pub(crate) fn tokens(source: RingSource, lag: Lag) -> (TokenSender, TokenStream) {
+    let (sender, receiver) = channel(Ring::new(lag.bytes(), source));
     let stream = TokenStream {
         receiver,
         desk: Desk::default(),
@@ -323,7 +321,7 @@ mod tests {
 
     #[test]
     fn events_arrive_in_order_and_end_once() {
-        let (sender, mut stream) = tokens(None, Lag::default());
+        let (sender, mut stream) = tokens(RingSource::Heap, Lag::default());
         assert!(stream.try_recv().is_none());
         let top = [(7, -0.5), (9, -1.25)];
         sender.prompt_token(3, None, &[]);
@@ -357,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_lost_reader_is_seen() {
-        let (sender, stream) = tokens(None, Lag::default());
+        let (sender, stream) = tokens(RingSource::Heap, Lag::default());
         assert!(!sender.abandoned());
         drop(stream);
         assert!(sender.abandoned());
@@ -368,7 +366,7 @@ mod tests {
         let ledger = Ledger::new(Bytes::mib(1));
         let account = ledger.root().child("requests", Lifetime::Episodic);
         let lag = Lag { events: 4, top: 0 };
-        let (sender, mut stream) = tokens(Some(&account), lag);
+        let (sender, mut stream) = tokens(RingSource::Charged(account), lag);
         let first = ledger.granted();
         assert_eq!(first, Bytes(lag.bytes() as u64));
         let long = "x".repeat(1000);
@@ -389,7 +387,7 @@ mod tests {
     fn a_reader_too_slow_for_the_budget_is_told_and_cut_off() {
         let ledger = Ledger::new(Bytes::kib(64));
         let account = ledger.root().child("requests", Lifetime::Episodic);
-        let (sender, mut stream) = tokens(Some(&account), Lag::default());
+        let (sender, mut stream) = tokens(RingSource::Charged(account), Lag::default());
         let long = "x".repeat(1000);
         let mut sent = 0;
         while !sender.abandoned() {

@@ -66,7 +66,7 @@ pub(crate) struct House {
     faults: Arc<Faults>,
     engine: Engine,
     workers: Arc<Workers>,
-    /// Too small for a wave of requests: heaps are opened, and left, while they run.
+    /// Too small for a wave of requests: some get mappings of their own while they run.
     pub(crate) pools: Pools,
     pub(crate) models: Vec<EngineHandle>,
     /// What requests are charged to.
@@ -80,7 +80,7 @@ impl House {
         let options = PoolsOptions {
             heaps: 1,
             heap_size: Bytes::kib(16),
-            max_heaps: 3,
+            max_heaps: 1,
             ..PoolsOptions::default()
         };
         let pools = ledger.root().child("pools", Lifetime::Procedural);
@@ -131,7 +131,8 @@ impl House {
             &mut |_| {},
         )?;
         let options = EngineOptions {
-            pools: Some(self.pools.clone()),
+            // One model's requests are charged to their account, the others' are drawn from pools.
+            pools: (name != NAMES[0]).then(|| self.pools.clone()),
             ..setup.options.clone()
         };
         let handle = controller.add(model, options);

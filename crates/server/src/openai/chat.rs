@@ -55,7 +55,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         place: "messages".to_owned(),
         max_tokens: longest,
     }];
-    generation::charge(&prompts, params.n, &mut charge)?;
+    generation::charge(&prompts, &mut charge)?;
     let streams = submit(&app, served, tenant, prompts, &params, told, false)?;
     let aside = || Aside {
         echo: None,

@@ -94,7 +94,7 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
             max_tokens: longest,
         });
     }
-    generation::charge(&prompts, params.n, &mut charge)?;
+    generation::charge(&prompts, &mut charge)?;
     let streams = submit(
         &app,
         served,

@@ -168,7 +168,12 @@ fn write(sheet: &mut Sheet, prefix: &str, seen: &Counted) {
     let words = "bytes of them";
     count("request_bytes", "B", words, seen.allocated_bytes / requests);
     let words = "blocks asked for per generated token";
-    count("token_allocations", "allocations", words, seen.allocations / tokens);
+    count(
+        "token_allocations",
+        "allocations",
+        words,
+        seen.allocations / tokens,
+    );
     let words = "time in the allocator per generated token";
     let nanoseconds = seen.allocating.as_nanos() as f64 / tokens;
     count("token_allocating_ns", "ns", words, nanoseconds);
