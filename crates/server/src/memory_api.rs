@@ -84,6 +84,7 @@ fn heap(counts: &HeapCounts) -> Value {
         "deallocations_total": counts.deallocations,
         "allocated_bytes": counts.live.get(),
         "allocated_peak_bytes": counts.peak.get(),
+        "copied_bytes_total": counts.copied.get(),
     })
 }
 

@@ -135,6 +135,12 @@ fn heap(app: &App, page: &mut Page) {
             "The most that they took at once.",
             counts.peak.get(),
         ),
+        (
+            "bursar_heap_copied_bytes_total",
+            "counter",
+            "Bytes copied because a block that grew or shrank had to lie elsewhere.",
+            counts.copied.get(),
+        ),
     ] {
         page.one(name, kind, help, value);
     }

@@ -30,6 +30,7 @@ fn busy() -> Running {
             allocated: Bytes(3000),
             live: Bytes(1000),
             peak: Bytes(2000),
+            copied: Bytes(500),
         }),
         ..Setup::new()
     }
