@@ -55,6 +55,8 @@ pub(crate) enum Verb {
     Rm(verbs::rm::Arguments),
     /// Print who holds which memory of a running server
     Memory(verbs::memory::Arguments),
+    /// Watch a running server: who holds which memory, what runs, what waits and why
+    Top(verbs::top::Arguments),
     /// Print the membranes of a running server's pools, level by level
     Membranes(verbs::membranes::Arguments),
     /// Say what to change, from the figures of a running server or of a saved report

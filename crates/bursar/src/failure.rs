@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use bursar_engine::EngineError;
@@ -10,6 +10,9 @@ use bursar_files::{FileError, io_remedy};
 use bursar_search::SearchError;
 
 use crate::config::ConfigError;
+
+/// On narrower terminals texts are left as they are.
+const NARROWEST: usize = 40;
 
 /// What an exit code says.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -95,6 +98,11 @@ impl Failure {
         &self.message
     }
 
+    /// What can be done about it.
+    pub(crate) fn remedies(&self) -> &[String] {
+        &self.help
+    }
+
     /// Prints it to stderr and gives the exit code.
     pub(crate) fn print(&self) -> ExitCode {
         let code = match self.kind {
@@ -103,12 +111,58 @@ impl Failure {
             Kind::Usage => 2,
             Kind::DoesNotFit => 3,
         };
-        eprintln!("error: {}", self.message);
+        let columns = columns();
+        eprintln!("{}", laid_out("error", &self.message, columns));
         for help in &self.help {
-            eprintln!("help: {help}");
+            eprintln!("{}", laid_out("help", help, columns));
         }
         ExitCode::from(code)
     }
+}
+
+/// Columns of the terminal that errors go to; `None` where they go elsewhere, and lines stay whole.
+fn columns() -> Option<usize> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+    Some(usize::from(columns))
+}
+
+/// A text behind its label. On a terminal lines end between words, and go on below the text, not below the
+/// label; a word that has no room, such as a path, stays whole.
+fn laid_out(label: &str, text: &str, columns: Option<usize>) -> String {
+    let label = format!("{label}: ");
+    let Some(columns) = columns.filter(|columns| *columns >= NARROWEST) else {
+        return format!("{label}{text}");
+    };
+    let below = " ".repeat(label.len());
+    let mut out = String::new();
+    for (place, line) in text.split('\n').enumerate() {
+        let before = if place == 0 { &label } else { &below };
+        let indent = line.len() - line.trim_start().len();
+        let margin = label.len() + indent;
+        if place > 0 {
+            out.push('\n');
+        }
+        out.push_str(before);
+        out.push_str(&line[..indent]);
+        let mut used = margin;
+        for word in line[indent..].split(' ') {
+            let wide = word.chars().count();
+            if used > margin && used + 1 + wide > columns {
+                out.push('\n');
+                out.push_str(&" ".repeat(margin));
+                used = margin;
+            } else if used > margin {
+                out.push(' ');
+                used += 1;
+            }
+            out.push_str(word);
+            used += wide;
+        }
+    }
+    out
 }
 
 /// Prints what clap has to say about the arguments: help on stdout, refusals on stderr.
@@ -203,6 +257,29 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("outer: {0}")]
     struct Quoting(#[source] std::io::Error);
+
+    #[test]
+    fn texts_end_their_lines_between_words() {
+        let text = "cannot read /a/path/that/is/longer/than/the/terminal/has/columns: no such\n  file of yours";
+        let whole = format!("error: {text}");
+        assert_eq!(laid_out("error", text, None), whole);
+        assert_eq!(laid_out("error", text, Some(20)), whole);
+        assert_eq!(
+            laid_out("error", text, Some(40)),
+            "error: cannot read\n       \
+             /a/path/that/is/longer/than/the/terminal/has/columns:\n       \
+             no such\n         file of yours"
+        );
+        let help = laid_out(
+            "help",
+            "give more of everything that there is, or less",
+            Some(40),
+        );
+        assert_eq!(
+            help,
+            "help: give more of everything that there\n      is, or less"
+        );
+    }
 
     #[test]
     fn causes_are_told_once() {

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Tune(arguments) => verbs::tune::run(&arguments, &shared),
         Verb::Compare(arguments) => verbs::compare::run(&arguments),
         Verb::Memory(arguments) => verbs::memory::run(&arguments, &shared),
+        Verb::Top(arguments) => verbs::top::run(&arguments, &shared),
         Verb::Membranes(arguments) => verbs::membranes::run(&arguments, &shared),
         Verb::Bench(arguments) => verbs::bench::run(&arguments, &shared),
         Verb::Show(arguments) => verbs::show::run(&arguments, &shared),

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{BufWriter, Stdout, Write};
 
+use bursar_memory::Bytes;
+
 use crate::failure::Failure;
 
 /// Stdout, buffered.
@@ -140,6 +142,15 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// A figure and what stands for its unit: bytes are read better with a unit of their size.
+pub(crate) fn measured(value: f64, unit: &str) -> (String, String) {
+    match unit {
+        // Saturates: no memory has so many.
+        "B" if value >= 0.0 => (Bytes(value as u64).to_string(), String::new()),
+        unit => (number(value), unit.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +183,17 @@ mod tests {
                 "18,446,744,073,709,551,615"
             ]
         );
+    }
+
+    #[test]
+    fn bytes_have_their_own_units() {
+        let check = |value, unit, expected: (&str, &str)| {
+            let (text, shown) = measured(value, unit);
+            assert_eq!((text.as_str(), shown.as_str()), expected);
+        };
+        check(1536.0 * 1024.0, "B", ("1.5 MiB", ""));
+        check(2.5, "ms", ("2.5000", "ms"));
+        check(f64::NAN, "B", ("-", "B"));
     }
 
     #[test]

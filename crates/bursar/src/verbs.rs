@@ -20,6 +20,7 @@ pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod synth;
+pub(crate) mod top;
 pub(crate) mod tune;
 pub(crate) mod version;
 

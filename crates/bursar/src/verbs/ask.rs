@@ -63,9 +63,10 @@ fn ask(
     patience: Duration,
 ) -> Result<Value, Failure> {
     let site = Site::at(settings.listen());
+    let cannot =
+        |what: String| Failure::failed(format!("cannot ask the server at {}: {what}", site.url()));
     let failed = |what: String| {
-        Failure::failed(format!("cannot ask the server at {}: {what}", site.url()))
-            .help("start one with `bursar serve`, or say where it listens with --listen")
+        cannot(what).help("start one with `bursar serve`, or say where it listens with --listen")
     };
     let key = key(settings)?;
     let mut connection = Connection::new(&site, key.as_deref(), patience);
@@ -82,9 +83,11 @@ fn ask(
     }
     let message = value["error"]["message"].as_str();
     let message = message.unwrap_or("it refuses").to_owned();
-    // What is wrong with the question is not the address's fault.
     Err(match status {
-        401 | 403 => failed(message),
+        401 | 403 => {
+            cannot(message).help("give the file with the server's keys: --api-key-file FILE")
+        }
+        // What is wrong with the question is not the address's fault.
         _ => Failure::failed(message),
     })
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::output::{Align, Out, Table, number};
+use crate::output::{Align, Out, Table, measured};
 use crate::picture;
 use sheet::{Figure, Sheet, Wish};
 
@@ -160,11 +160,13 @@ fn print(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>], out: &mut Out) -> Result<(), 
         ("GOAL", Align::Left),
     ]);
     for pair in pairs {
+        let [(a, unit), (b, _)] =
+            [pair.a, pair.b].map(|figure| measured(figure.median, &figure.unit));
         table.row([
             pair.name.to_owned(),
-            number(pair.a.median),
-            number(pair.b.median),
-            pair.a.unit.clone(),
+            a,
+            b,
+            unit,
             pair.ratio()
                 .map_or("-".to_owned(), |ratio| format!("{ratio:.3}")),
             pair.verdict().word().to_owned(),

@@ -20,4 +20,5 @@ mod serve;
 mod show;
 mod stacks;
 mod support;
+mod top;
 mod tune;

@@ -20,6 +20,7 @@ use clap::Args;
 use super::sheet::Sheet;
 use crate::bundled;
 use crate::failure::Failure;
+use crate::progress::Unit;
 use crate::verbs::Shared;
 
 /// Requests at once.
@@ -119,7 +120,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         false => &Mode::ALL[..1],
     };
     let mut bytes = Vec::with_capacity(modes.len());
-    for &mode in modes {
+    let total = modes.len() as u64;
+    let mut meter = shared.progress.meter("measuring", Unit::Steps, total);
+    for (&mode, done) in modes.iter().zip(1..) {
         let held = measure(&file, mode, &requests)?;
         bytes.push(held.bytes as f64);
         let mut count = |name: &str, unit, words, value| {
@@ -165,7 +168,9 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             );
             bytes.push(exact as f64);
         }
+        meter.set(done, || mode.name().to_owned());
     }
+    meter.finish();
     if let [shared, separate, contiguous, exact] = bytes[..] {
         let words = "of what is held with sharing off";
         sheet.count("shared_to_separate_ratio", "", words, shared / separate);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::clock::Spread;
 use crate::failure::Failure;
-use crate::output::{Align, Out, Table, number};
+use crate::output::{Align, Out, Table, measured};
 
 /// What a bench has measured.
 #[derive(Debug)]
@@ -137,8 +137,9 @@ impl Sheet {
             } = figure;
             let edge = |value: f64| match spread.count {
                 0 | 1 => String::new(),
-                _ => number(value),
+                _ => measured(value, unit).0,
             };
+            let (median, unit) = measured(spread.median, unit);
             let goal = match goal {
                 Some((goal, true)) => format!(" (goal {goal}: met)"),
                 Some((goal, false)) => format!(" (goal {goal}: MISSED)"),
@@ -146,10 +147,10 @@ impl Sheet {
             };
             table.row([
                 name.clone(),
-                number(spread.median),
+                median,
                 edge(spread.least),
                 edge(spread.most),
-                (*unit).to_owned(),
+                unit,
                 format!("{words}{goal}"),
             ]);
         }

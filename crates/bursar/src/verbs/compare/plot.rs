@@ -3,7 +3,7 @@
 
 use super::sheet::Sheet;
 use super::{Pair, Verdict};
-use crate::output::number;
+use crate::output::measured;
 use crate::picture::{Anchor, Picture, shortened};
 
 const WIDTH: f64 = 1000.0;
@@ -21,7 +21,12 @@ const DOUBLINGS_MAX: f64 = 10.0;
 
 /// The picture as a file.
 pub(super) fn draw(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>]) -> String {
-    let doublings = axis(pairs);
+    // Of what neither has, there is nothing to be seen.
+    let pairs: Vec<&Pair<'_>> = pairs
+        .iter()
+        .filter(|pair| pair.a.median != 0.0 || pair.b.median != 0.0)
+        .collect();
+    let doublings = axis(&pairs);
     let bottom = TOP + ROW * pairs.len() as f64;
     let file = |sheet: &Sheet| {
         let name = sheet.path.file_name().unwrap_or_default().to_string_lossy();
@@ -52,7 +57,7 @@ pub(super) fn draw(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>]) -> String {
         };
         picture.words("dim", (at, bottom + 18.0), Anchor::Middle, &label);
     }
-    for (row, pair) in pairs.iter().enumerate() {
+    for (row, pair) in pairs.into_iter().enumerate() {
         let y = TOP + ROW * row as f64;
         let foot = y + BAR - 2.0;
         let name = shortened(pair.name, NAME_LETTERS);
@@ -70,12 +75,9 @@ pub(super) fn draw(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>]) -> String {
             Some(ratio) => format!("{ratio:.3}"),
             None => "no ratio".to_owned(),
         };
-        let unit = &pair.a.unit;
-        let values = format!(
-            "{} / {} {unit}",
-            number(pair.a.median),
-            number(pair.b.median)
-        );
+        let [(a, unit), (b, _)] =
+            [pair.a, pair.b].map(|figure| measured(figure.median, &figure.unit));
+        let values = format!("{a} / {b} {unit}");
         let hint = format!("{}: {ratio} ({values}) {}", pair.name, verdict.word());
         picture.rectangle(class, (from, y), (width, BAR), &hint);
         picture.words("", (RIGHT + 60.0, foot), Anchor::End, &ratio);
@@ -113,7 +115,7 @@ fn reach(pair: &Pair<'_>) -> f64 {
 }
 
 /// Doublings that the axis shows to either side.
-fn axis(pairs: &[Pair<'_>]) -> f64 {
+fn axis(pairs: &[&Pair<'_>]) -> f64 {
     let reaches = pairs.iter().map(|pair| reach(pair).abs());
     let widest = reaches.filter(|reach| reach.is_finite());
     widest.fold(1.0, f64::max).ceil().min(DOUBLINGS_MAX)

@@ -17,6 +17,8 @@ use crate::http::{Answer, Connection, next_event};
 const STACK_BYTES: usize = 256 << 10;
 /// How often who waits looks at how far it is.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a client that asks when it is free waits after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time that a client waits because a server says so.
 const RETRY_SECONDS_MAX: u64 = 120;
 /// Seconds that a client waits if the server does not say how many.
@@ -170,8 +172,13 @@ fn client(target: &Target, queue: &Queue<'_>, pace: Pace, sender: &mpsc::Sender<
         ask(&mut connection, target, &body, (&wish, at), pace, &mut done);
         done.whole = at.elapsed();
         done.ended = queue.begun.elapsed();
+        let failed = matches!(done.outcome, Outcome::Failed(_));
         if sender.send(done).is_err() {
             return;
+        }
+        if failed && wish.at.is_none() {
+            // Who fails at once would else ask a server that is gone thousands of times a second.
+            std::thread::sleep(PAUSE);
         }
     }
 }
