@@ -13,7 +13,7 @@ mod vectors;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::EngineError;
 use crate::inbox::lock;
@@ -24,7 +24,7 @@ pub(crate) use tokens::{Lag, TokenSender, tokens};
 pub use vectors::{EmbedEvent, VectorStream, Vectors};
 pub(crate) use vectors::{VectorSender, vectors};
 
-/// What a request came to, in tokens.
+/// What a request came to, in tokens, and how long it waited before.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt (of all texts, for embedding).
@@ -33,6 +33,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Tokens of the prompt that did not have to be computed.
     pub cached_tokens: usize,
+    /// From its arrival until it was let in first; `None` where texts share batches.
+    pub waited: Option<Duration>,
 }
 
 /// What waits to be read: a backlog of one kind of events, then the end.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bursar_kv::{BlockKey, BlockTable, PrefixHasher};
 use bursar_tokenizer::Detokenizer;
@@ -42,6 +42,8 @@ pub(crate) struct Sequence {
     /// Most tokens to generate.
     longest: usize,
     arrived: Instant,
+    /// How long it had to until it was let in first.
+    waited: Option<Duration>,
     pub(crate) params: Arc<GenerateParams>,
     /// What its random numbers are made from.
     pub(crate) seed: u64,
@@ -120,6 +122,7 @@ impl Sequence {
             tokens: words,
             longest,
             arrived,
+            waited: None,
             params: request.params,
             seed: request.seed,
             stop_tokens,
@@ -179,8 +182,11 @@ impl Sequence {
         self.seniority.overtaken = self.seniority.overtaken.saturating_add(times);
     }
 
-    /// Makes room for all that it may become, once: when it is let in for the first time.
+    /// Makes room for all that it may become, once: when it is let in for the first time; and notes how long it
+    /// had to wait for that.
     pub(crate) fn prepare(&mut self, block_tokens: usize, spills: bool) {
+        let arrived = self.arrived;
+        self.waited.get_or_insert_with(|| arrived.elapsed());
         let most = self.prompt + self.longest;
         if self.reached == 0 && self.table.blocks().is_empty() {
             self.table = BlockTable::with_capacity(most, block_tokens);
@@ -381,6 +387,7 @@ impl Sequence {
             prompt_tokens: self.prompt,
             completion_tokens: self.generated(),
             cached_tokens: self.found,
+            waited: self.waited,
         };
         self.reply.done(finish, usage);
     }

@@ -116,16 +116,14 @@ impl Answers {
             self.usage.prompt_tokens += usage.prompt_tokens;
             self.usage.cached_tokens += usage.cached_tokens;
         }
+        let waited = self.usage.waited.into_iter().chain(usage.waited);
+        self.usage.waited = waited.min();
         if self.streams.iter().all(Option::is_none)
-            && let Some(timings) = self.in_flight.timings()
+            && let Some(served) = self.in_flight.served()
         {
-            let Usage {
-                prompt_tokens,
-                completion_tokens,
-                ..
-            } = self.usage;
             let after = self.in_flight.begun().elapsed();
-            timings.answered(after, prompt_tokens, Some(completion_tokens));
+            served.timings.answered(after, self.usage);
+            self.in_flight.trace().answered(served.id(), self.usage);
         }
     }
 
@@ -189,14 +187,18 @@ impl Answers {
 
 /// Writes down how long a token of an answer was in coming; `heard` says when the last ones came.
 fn time(heard: &mut [Option<std::time::Instant>], choice: usize, in_flight: &InFlight) {
-    let Some(timings) = in_flight.timings() else {
+    let Some(served) = in_flight.served() else {
         return;
     };
+    let timings = &served.timings;
     let now = std::time::Instant::now();
     let first = heard.iter().all(Option::is_none);
     match heard[choice].replace(now) {
         Some(last) => timings.next_token(now.duration_since(last)),
-        None if first => timings.first_token(now.duration_since(in_flight.begun())),
+        None if first => {
+            timings.first_token(now.duration_since(in_flight.begun()));
+            in_flight.trace().first_token();
+        }
         None => {}
     }
 }

@@ -33,7 +33,7 @@ use crate::plan_api::Planner;
 use crate::served::{Served, unix_ms};
 use crate::sights::Sights;
 use crate::tenants::{Secret, Tenant};
-use crate::timings::Timings;
+use crate::traces::{Trace, Tracer};
 use crate::watch::{self, Watch};
 use crate::{body, dashboard, health, memory_api, metrics, model_api, openapi, pressure_api, wait};
 
@@ -65,6 +65,7 @@ pub(crate) struct App {
     pub(crate) history: History,
     pub(crate) pace: Pace,
     pub(crate) watch: Watch,
+    pub(crate) tracer: Tracer,
     /// What plans models without loading them, and whose turn that is.
     pub(crate) planner: Option<Arc<dyn Planner>>,
     pub(crate) planning: Arc<Semaphore>,
@@ -133,6 +134,7 @@ impl Running {
         InFlight {
             running: self.clone(),
             begun: Instant::now(),
+            trace: Trace::default(),
             lease: None,
         }
     }
@@ -160,6 +162,7 @@ pub(crate) struct InFlight {
     running: Running,
     /// When it came.
     begun: Instant,
+    trace: Trace,
     /// The model that answers it, which stays for as long.
     lease: Option<Lease<Served>>,
 }
@@ -176,9 +179,14 @@ impl InFlight {
         self.begun
     }
 
-    /// Where it is written down how long requests to its model take.
-    pub(crate) fn timings(&self) -> Option<&Timings> {
-        self.lease.as_ref().map(|lease| &*lease.timings)
+    /// The model that answers it.
+    pub(crate) fn served(&self) -> Option<&Served> {
+        self.lease.as_deref()
+    }
+
+    /// What is told of it to who follows requests through several programs.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
     }
 }
 
@@ -316,6 +324,8 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     };
     let watched = WATCHED.contains(&path) || dashboard::is_page(path);
     let draining = app.stopper.phase() > Phase::Serving && !watched;
+    let trace = app.tracer.begin(&request);
+    request.extensions_mut().insert(trace.clone());
     let response = match allowed {
         Err(error) => error.into_response(),
         Ok(_) if draining => ApiError::draining().into_response(),
@@ -325,6 +335,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             next.run(request).await
         }
     };
+    trace.status(response.status());
     app.requests.count(route, &response);
     response
 }
@@ -356,8 +367,9 @@ async fn receive(app: &App, request: Request) -> Result<Received, ApiError> {
     if app.pressure.refuses() {
         return Err(pressed(app, &request));
     }
-    let in_flight = app.running.begin();
+    let mut in_flight = app.running.begin();
     let (parts, body) = request.into_parts();
+    in_flight.trace = parts.extensions.get().cloned().unwrap_or_default();
     let tenant = parts.extensions.get::<Tenant>().copied();
     let tenant = tenant.unwrap_or_else(|| app.secret.tenant(""));
     let mut charge = Charge::new(&app.account)?;

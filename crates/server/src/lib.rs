@@ -17,6 +17,7 @@
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
 //! - `watch`, `history`, `pace`, `sights`: the same as it happens, the last hour of it, how fast requests are
 //!   answered, and what is seen of engines between two steps.
+//! - `traces`: requests told to an OpenTelemetry collector, with the feature `otel`.
 //! - `openapi`: all this, described for programs.
 //! - `background`, `random`: small things.
 //!
@@ -59,6 +60,8 @@ mod served;
 mod sights;
 mod tenants;
 mod timings;
+#[cfg_attr(not(feature = "otel"), path = "untraced.rs")]
+mod traces;
 mod wait;
 mod watch;
 
@@ -70,3 +73,5 @@ pub use plan_api::{PlanDenied, PlanWish, Planner};
 pub use serve::{REQUESTS_FLOOR, ServeError, Server, ServerOptions, listener, requests_account};
 pub use served::Served;
 pub use tenants::{Secret, SecretError};
+#[cfg(feature = "otel")]
+pub use traces::{Collector, CollectorError};

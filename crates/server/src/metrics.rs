@@ -149,6 +149,16 @@ fn requests(app: &App, page: &mut Page) {
     for (code, count) in CODES.iter().zip(&app.requests.errors) {
         page.value(name, &[("code", code)], count.load(Ordering::Relaxed));
     }
+    if let Some((sent, dropped)) = app.tracer.counts() {
+        let (name, help) = (
+            "bursar_trace_spans_sent_total",
+            "Spans that the collector took.",
+        );
+        page.one(name, "counter", help, sent);
+        let help =
+            "Spans that were dropped: the queue was full, or the collector did not take them.";
+        page.one("bursar_trace_spans_dropped_total", "counter", help, dropped);
+    }
     page.one(
         "bursar_http_requests_in_flight",
         "gauge",

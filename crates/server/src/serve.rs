@@ -30,6 +30,7 @@ use crate::phase::{Phase, Stopper};
 use crate::plan_api::Planner;
 use crate::served::{Served, now};
 use crate::tenants::Secret;
+use crate::traces::Tracer;
 use crate::watch::Watch;
 
 /// How a server is set up.
@@ -176,6 +177,7 @@ impl Server {
             watching,
             pace: Pace::default(),
             watch: Watch::new(),
+            tracer: Tracer::default(),
             planner,
             planning: Arc::new(Semaphore::new(1)),
         });
@@ -185,6 +187,19 @@ impl Server {
             app,
             drain,
         })
+    }
+
+    /// Tells a collector of every request that is answered from now on.
+    ///
+    /// # Errors
+    /// If there is no thread or no memory for it.
+    #[cfg(feature = "otel")]
+    pub fn trace_to(&mut self, collector: crate::Collector) -> Result<(), ServeError> {
+        // Before it runs, nobody else has it.
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.tracer = crate::traces::Tracer::to(collector, &app.watching)?;
+        }
+        Ok(())
     }
 
     /// Where it listens.

@@ -1,10 +1,12 @@
 //! How long requests to a model took and how large they were, in histograms of a fixed size.
 //!
 //! They are written by the thread that hands events to clients, when a client gets to see one: nothing is
-//! added to the engine's step. One model's take 760 bytes, whatever comes.
+//! added to the engine's step. One model's take 912 bytes, whatever comes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use bursar_engine::Usage;
 
 /// Buckets with a bound; one more holds the rest.
 const BOUNDS: usize = 16;
@@ -80,6 +82,8 @@ impl Histogram {
 /// How long requests to one model took, and how large they were.
 #[derive(Debug)]
 pub(crate) struct Timings {
+    /// From a request's arrival until the engine let it in, in microseconds.
+    pub(crate) queue: Histogram,
     /// From a request's arrival to its first token, in microseconds.
     pub(crate) first_token: Histogram,
     /// Between two tokens of an answer, in microseconds.
@@ -95,6 +99,7 @@ pub(crate) struct Timings {
 impl Timings {
     pub(crate) fn new() -> Timings {
         Timings {
+            queue: Histogram::new(&TIMES_US),
             first_token: Histogram::new(&TIMES_US),
             between_tokens: Histogram::new(&TIMES_US),
             whole: Histogram::new(&TIMES_US),
@@ -113,12 +118,18 @@ impl Timings {
         self.between_tokens.observe(micros(after));
     }
 
-    /// A request has been answered, so long after it came. One for vectors has no tokens of answers.
-    pub(crate) fn answered(&self, after: Duration, prompt: usize, output: Option<usize>) {
+    /// A request for text has been answered, so long after it came.
+    pub(crate) fn answered(&self, after: Duration, usage: Usage) {
+        self.embedded(after, usage);
+        self.output_tokens.observe(usage.completion_tokens as u64);
+    }
+
+    /// A request for vectors has been, which has no tokens of answers.
+    pub(crate) fn embedded(&self, after: Duration, usage: Usage) {
         self.whole.observe(micros(after));
-        self.prompt_tokens.observe(prompt as u64);
-        if let Some(output) = output {
-            self.output_tokens.observe(output as u64);
+        self.prompt_tokens.observe(usage.prompt_tokens as u64);
+        if let Some(waited) = usage.waited {
+            self.queue.observe(micros(waited));
         }
     }
 }
@@ -141,7 +152,7 @@ mod tests {
         assert_eq!(counts[..3], [(Some(1), 2), (Some(2), 1), (Some(5), 1)]);
         assert_eq!(counts[BOUNDS - 1..], [(Some(100_000), 1), (None, 1)]);
         assert_eq!(histogram.sum(), 200_007);
-        assert_eq!(size_of::<Timings>(), 760);
+        assert_eq!(size_of::<Timings>(), 912);
     }
 
     #[test]
@@ -149,17 +160,25 @@ mod tests {
         let timings = Timings::new();
         timings.first_token(Duration::from_millis(3));
         timings.next_token(Duration::from_micros(999));
-        timings.answered(Duration::from_secs(2), 7, Some(9));
-        timings.answered(Duration::from_secs(1), 5, None);
+        let usage = |prompt_tokens, waited| Usage {
+            prompt_tokens,
+            completion_tokens: 9,
+            waited,
+            ..Usage::default()
+        };
+        let waited = Some(Duration::from_millis(1));
+        timings.answered(Duration::from_secs(2), usage(7, waited));
+        timings.embedded(Duration::from_secs(1), usage(5, None));
         let count = |histogram: &Histogram| histogram.buckets().map(|(_, count)| count).sum();
-        let counts: [u64; 5] = [
+        let counts: [u64; 6] = [
+            count(&timings.queue),
             count(&timings.first_token),
             count(&timings.between_tokens),
             count(&timings.whole),
             count(&timings.prompt_tokens),
             count(&timings.output_tokens),
         ];
-        assert_eq!(counts, [1, 1, 2, 2, 1]);
+        assert_eq!(counts, [1, 1, 1, 2, 2, 1]);
         assert_eq!(timings.whole.sum(), 3_000_000);
         assert_eq!(timings.prompt_tokens.sum(), 12);
     }

@@ -268,7 +268,14 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
         planner: Some(Arc::new(Outlook(Arc::clone(&catalog)))),
         heap: Some(shared.heap),
     };
-    let server = Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
+    #[cfg_attr(
+        not(feature = "otel"),
+        allow(unused_mut, reason = "changed by that alone")
+    )]
+    let mut server =
+        Server::bind(options, &ledger, account, cache.clone()).map_err(|e| failure(&e))?;
+    #[cfg(feature = "otel")]
+    trace(&mut server, shared)?;
     for model in catalog.at_start(&settings.pinned()) {
         cache.preload(&model);
     }
@@ -337,6 +344,17 @@ fn secret(shared: &Shared) -> Result<Secret, Failure> {
 fn unkept(why: &str) -> Result<Secret, Failure> {
     eprintln!("note: {why}; prefixes cached by this server are of no use to the next");
     Secret::unkept().map_err(|error| Failure::failed(format!("no randomness: {error}")))
+}
+
+/// Has requests told to a collector, where the environment names one as OpenTelemetry's programs have it.
+#[cfg(feature = "otel")]
+fn trace(server: &mut Server, shared: &Shared) -> Result<(), Failure> {
+    let variable = |name: &str| shared.surroundings.variable(name);
+    let collector = bursar_server::Collector::from_environment(&variable);
+    match collector.map_err(|error| Failure::usage(error.to_string()))? {
+        Some(collector) => server.trace_to(collector).map_err(|e| failure(&e)),
+        None => Ok(()),
+    }
 }
 
 fn failure(error: &ServeError) -> Failure {

@@ -109,7 +109,13 @@ const TOTALS: [Total; 7] = [
 /// A histogram of a model's requests, and how many of its units make one of the metric's.
 type Timing = (&'static str, &'static str, f64, fn(&Timings) -> &Histogram);
 
-const TIMINGS: [Timing; 5] = [
+const TIMINGS: [Timing; 6] = [
+    (
+        "bursar_request_queue_seconds",
+        "Time from a request's arrival until the engine let it in.",
+        1e6,
+        |timings| &timings.queue,
+    ),
     (
         "bursar_time_to_first_token_seconds",
         "Time from a request's arrival to its first token, as its client gets to see it.",

@@ -142,8 +142,8 @@ pub(crate) async fn answer(app: Arc<App>, received: Received) -> Result<Response
         ));
     }
     let out = body(served.id(), vectors.iter(), encoding, usage, out)?;
-    let after = in_flight.begun().elapsed();
-    served.timings.answered(after, usage.prompt_tokens, None);
+    served.timings.embedded(in_flight.begun().elapsed(), usage);
+    in_flight.trace().answered(served.id(), usage);
     // What waits to be sent is held until it is: the body carries the charge with it.
     Ok(crate::body::json(out, (charge, in_flight.with(lease))))
 }

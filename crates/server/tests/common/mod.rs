@@ -50,6 +50,9 @@ pub(crate) struct Setup {
     pub(crate) faults: Arc<Faults>,
     /// What the process allocator has handed out.
     pub(crate) heap: Option<fn() -> HeapCounts>,
+    /// Who is told of requests.
+    #[cfg(feature = "otel")]
+    pub(crate) collector: Option<bursar_server::Collector>,
 }
 
 impl Setup {
@@ -73,6 +76,8 @@ impl Setup {
             pooled: true,
             faults: Arc::new(Faults::none()),
             heap: None,
+            #[cfg(feature = "otel")]
+            collector: None,
         }
     }
 
@@ -126,7 +131,15 @@ impl Setup {
             planner: None,
             heap: self.heap,
         };
-        let server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
+        #[cfg_attr(
+            not(feature = "otel"),
+            allow(unused_mut, reason = "changed by that alone")
+        )]
+        let mut server = Server::bind(options, &ledger, account, cache.clone()).unwrap();
+        #[cfg(feature = "otel")]
+        if let Some(collector) = self.collector {
+            server.trace_to(collector).unwrap();
+        }
         for (name, ..) in self.models {
             cache.preload(name);
         }
