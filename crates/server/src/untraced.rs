@@ -6,11 +6,11 @@ use bursar_engine::Usage;
 
 /// Begins no traces.
 #[derive(Debug, Default)]
-pub(crate) struct Tracer;
+pub(crate) struct Tracer {}
 
 impl Tracer {
     pub(crate) fn begin(&self, _request: &Request) -> Trace {
-        Trace
+        Trace {}
     }
 
     pub(crate) fn counts(&self) -> Option<(u64, u64)> {
@@ -20,7 +20,7 @@ impl Tracer {
 
 /// Nothing of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trace;
+pub(crate) struct Trace {}
 
 impl Trace {
     pub(crate) fn first_token(&self) {}

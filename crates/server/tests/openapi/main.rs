@@ -417,3 +417,47 @@ fn the_reference_says_the_same() {
     page::compare(&document(server.address));
     server.stop();
 }
+
+/// A newcomer finds every field of the report explained.
+#[test]
+fn the_walk_through_the_report_leaves_nothing_out() {
+    let document: Value = serde_json::from_str(include_str!("../../src/openapi.json")).unwrap();
+    let pages = [
+        include_str!("../../../../docs/memory-report.md"),
+        include_str!("../../../../docs/kv.md"),
+    ];
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = pages.iter().flat_map(|page| page.split(|c| !word(c)));
+    let words: BTreeSet<&str> = words.collect();
+    let mut fields = BTreeSet::new();
+    names(
+        &document,
+        &json!({ "$ref": "#/components/schemas/Memory" }),
+        &mut fields,
+    );
+    assert!(fields.len() > 100, "{}", fields.len());
+    let unexplained = fields
+        .iter()
+        .filter(|field| !words.contains(field.as_str()));
+    let unexplained: Vec<_> = unexplained.collect();
+    assert!(
+        unexplained.is_empty(),
+        "docs/memory-report.md says nothing of {unexplained:?}"
+    );
+}
+
+/// Names of all fields below a description.
+fn names(document: &Value, schema: &Value, found: &mut BTreeSet<String>) {
+    let schema = resolved(document, schema);
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        // An account holds accounts: once is enough.
+        if found.insert(name.clone()) {
+            names(document, field, found);
+        }
+    }
+    let forms = schema["oneOf"].as_array().into_iter().flatten();
+    let below = [&schema["items"], &schema["additionalProperties"]];
+    for schema in forms.chain(below).filter(|schema| schema.is_object()) {
+        names(document, schema, found);
+    }
+}
