@@ -405,11 +405,9 @@ fn measure(
         Ok(())
     })?;
     meter.finish();
-    Ok(report::round(
-        &all,
-        arguments.endpoint,
-        target.memory_peak_bytes(),
-    ))
+    let peak = target.memory_peak_bytes();
+    let endpoint = arguments.endpoint;
+    Ok(report::round(&all, endpoint, mix.is_timed(), peak))
 }
 
 /// A sheet that says what was measured and how.
@@ -417,7 +415,17 @@ fn stated(arguments: &Arguments, mix: &Mix, target: &Target, child: Option<&Chil
     let mut sheet = Sheet::new("serve");
     let started = child.is_some_and(|child| child.site == target.site);
     match started {
-        true => sheet.set("server", "started for the measurement"),
+        true => {
+            sheet.set("server", "started for the measurement");
+            if let Some(memory) = given_memory(arguments) {
+                sheet.set("memory", memory);
+            }
+            let given = arguments.serve.iter().map(|word| word.to_string_lossy());
+            let given = given.collect::<Vec<_>>().join(" ");
+            if !given.is_empty() {
+                sheet.set("serve_arguments", given);
+            }
+        }
         false => sheet.set("server", target.site.url()),
     }
     sheet.set("model", target.model.as_str());

@@ -1,7 +1,7 @@
 //! The ratios of two sheets as bars on a logarithmic axis: what is twice as much reaches as far to the
 //! right as what is half as much reaches to the left.
 
-use super::sheet::Sheet;
+use super::sheet::{self, Difference, Sheet};
 use super::{Pair, Verdict};
 use crate::output::measured;
 use crate::picture::{Anchor, Picture, shortened};
@@ -35,7 +35,17 @@ pub(super) fn draw(a: &Sheet, b: &Sheet, pairs: &[Pair<'_>]) -> String {
     let title = format!("A / B: {} / {}", file(a), file(b));
     let mut picture = Picture::new(WIDTH, bottom + 40.0, &title);
     picture.words("title", (16.0, 26.0), Anchor::Start, &title);
-    let about = format!("A: {}; B: {}", a.about(), b.about());
+    let mut about = match a.about() == b.about() {
+        true => format!("both {}", a.about()),
+        false => format!("A: {}; B: {}", a.about(), b.about()),
+    };
+    for differs in sheet::differences(a, b) {
+        let Difference { what, a, b } = differs;
+        // What tells the two apart beside what they are said to be of.
+        if let Some(name) = what.strip_prefix("setting.") {
+            about.push_str(&format!("; {name}: {a} / {b}"));
+        }
+    }
     picture.words("dim", (16.0, 46.0), Anchor::Start, &shortened(&about, 140));
     legend(&mut picture);
 

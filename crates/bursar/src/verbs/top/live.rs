@@ -11,6 +11,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::state::{State, Wish};
 use super::{unix_ms, view};
@@ -35,15 +36,24 @@ impl Drop for Restored {
 /// Shows what the server says until a key, or a signal, says that it is enough.
 pub(super) fn watch(state: State, settings: Settings) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed(format!("cannot use the terminal: {error}"));
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&ended)).map_err(failed)?;
-    }
+    let ended = signals().map_err(failed)?;
     // A panic restores it too: the hook is set there.
     let terminal = ratatui::try_init().map_err(failed)?;
     let _restored = Restored;
     let told = asked(settings, state.interval);
     show(terminal, state, &told, &ended).map_err(failed)
+}
+
+/// Becomes true with a signal to end; a second one ends the process at once. So does the loss of the
+/// terminal: there is nothing to give back, and waiting for its keys would never end.
+fn signals() -> io::Result<Arc<AtomicBool>> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&ended))?;
+        flag::register(signal, Arc::clone(&ended))?;
+    }
+    flag::register_conditional_shutdown(SIGHUP, 1, Arc::new(AtomicBool::new(true)))?;
+    Ok(ended)
 }
 
 /// Asks again and again, on a thread that ends with the process: a server that hangs holds up no key.

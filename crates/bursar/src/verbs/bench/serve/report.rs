@@ -52,8 +52,13 @@ impl Done {
     }
 }
 
-/// The figures of a round.
-pub(super) fn round(all: &[Done], endpoint: Endpoint, memory_peak_bytes: Option<u64>) -> Round {
+/// The figures of a round; `timed` where requests arrive when they do.
+pub(super) fn round(
+    all: &[Done],
+    endpoint: Endpoint,
+    timed: bool,
+    memory_peak_bytes: Option<u64>,
+) -> Round {
     let mut round = Round::default();
     let seconds = all
         .iter()
@@ -175,27 +180,29 @@ pub(super) fn round(all: &[Done], endpoint: Endpoint, memory_peak_bytes: Option<
         "429 or 503, those that were tried again included",
         refusals.into(),
     );
-    let timed: u32 = all.iter().map(|done| done.refusals_with_time).sum();
+    let with_time: u32 = all.iter().map(|done| done.refusals_with_time).sum();
     add(
         "refusals_with_retry_after",
         "answers",
         "of them, with a time to come back",
-        timed.into(),
+        with_time.into(),
     );
-    let late = all.iter().filter(|done| done.late > LATE).count();
-    add(
-        "late_starts",
-        "requests",
-        "sent more than 10 ms after their arrival",
-        late as f64,
-    );
-    let latest = all.iter().map(|done| done.late).max().unwrap_or_default();
-    add(
-        "late_start_most_ms",
-        "ms",
-        "the latest; counted in its times",
-        latest.as_secs_f64() * 1e3,
-    );
+    if timed {
+        let late = all.iter().filter(|done| done.late > LATE).count();
+        add(
+            "late_starts",
+            "requests",
+            "sent more than 10 ms after their arrival",
+            late as f64,
+        );
+        let latest = all.iter().map(|done| done.late).max().unwrap_or_default();
+        add(
+            "late_start_most_ms",
+            "ms",
+            "the latest; counted in its times",
+            latest.as_secs_f64() * 1e3,
+        );
+    }
     let bytes = memory_peak_bytes.map_or(f64::NAN, |bytes| bytes as f64);
     add(
         "memory_peak_bytes",
@@ -321,7 +328,7 @@ mod tests {
             refused,
             done(Outcome::Failed("500: no".to_owned())),
         ];
-        let round = round(&all, Endpoint::Chat, None);
+        let round = round(&all, Endpoint::Chat, true, None);
         let value = |name: &str| {
             let figure = round.figures.iter().find(|figure| figure.name == name);
             figure.unwrap_or_else(|| panic!("{name}")).value
