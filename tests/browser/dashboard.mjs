@@ -181,6 +181,17 @@ async function pins(page) {
   await pin.waitFor({ state: "hidden" });
 }
 
+/** What making a model smaller would give is told before it is done. */
+async function optimise(page) {
+  await page.click("#models button[aria-label='Optimise pocket-chat']");
+  await page.check("#smaller input[name=drop_prefixes]");
+  await page.click("#smaller button:has-text('Try')");
+  await page.locator("#smaller .note", { hasText: "weights 5." }).waitFor();
+  await picture(page, "optimise");
+  await page.keyboard.press("Escape");
+  await page.locator("#smaller").waitFor({ state: "hidden" });
+}
+
 /** More of everything does not fit, and the planner says what would. */
 async function whatIf(page) {
   await page.selectOption("#if-model", "pocket-chat");
@@ -227,6 +238,7 @@ async function compare(page) {
   assert.equal(cells.length, 16);
   for (const place of [0, 5, 10, 15]) assert.equal(cells[place], 1);
   assert.equal(cells[1], cells[4]);
+  await picture(page, "compare");
   await page.click("#tab-chat");
 }
 
@@ -248,8 +260,9 @@ try {
   done.push((await eviction(page)).trim());
   await pins(page);
   await leavesAddUp(page);
+  await optimise(page);
   await whatIf(page);
-  await picture(page, "working-light");
+  await picture(page, "what-if");
   await chat(page);
   await compare(page);
   done.push("chat, stop and comparison work");

@@ -13,9 +13,10 @@ use crate::app::App;
 use crate::pressure_api;
 use crate::served::Served;
 
-/// An engine answers between two of its steps, which take a tenth of a second at most as a rule. What is
-/// not seen by then is left out: who watches is answered whatever a model does.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// An engine answers between two of its steps, which take a tenth of a second as a rule, and longer where a
+/// large model takes longer for one token. What is not seen by then is left out: who watches is answered
+/// whatever a model does.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was seen, by model.
 #[derive(Debug, Default)]

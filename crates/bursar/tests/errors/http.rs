@@ -242,6 +242,7 @@ pub(crate) fn section() -> Section {
                 says("key", "Authorization", "", "Bearer"),
             ),
             queue_full(&server),
+            watchers_full(&server),
         ],
     }
 }
@@ -262,4 +263,25 @@ fn queue_full(server: &Server) -> Told {
         server.send(&head(&many), many.as_bytes()),
         says("wait already", "requests", "1 requests", "try again in"),
     )
+}
+
+/// As many watch as may, each of whom has begun to be answered, and one more comes.
+fn watchers_full(server: &Server) -> Told {
+    let line = "GET /memory/events";
+    let watching: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = server.send(&format!("{line} HTTP/1.0\r\n"), b"");
+            let mut begun = [0; 16];
+            stream.read_exact(&mut begun).expect("an answer");
+            stream
+        })
+        .collect();
+    let told = told(
+        "More pages than may watch",
+        line.to_owned(),
+        server.send(&format!("{line} HTTP/1.0\r\n"), b""),
+        says("watch this server", "server", "16", "close a page"),
+    );
+    drop(watching);
+    told
 }

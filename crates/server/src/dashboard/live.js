@@ -5,6 +5,8 @@ import { by } from "./format.js";
 
 const KEY = "bursar-key";
 const PAUSE_MS = [500, 1000, 2000, 5000];
+/** What it is to be refused, in a word or two. */
+const STATES = { 429: "too many watch", 503: "shutting down" };
 
 let asking = null;
 
@@ -104,7 +106,7 @@ export async function watch(hear, tell) {
       await events(response, (name, data) => hear(name, JSON.parse(data)));
       tell("ended");
     } catch (error) {
-      if (!abort.signal.aborted) tell(error instanceof Refused ? error.message : "no connection");
+      if (!abort.signal.aborted) tell(error instanceof Refused ? STATES[error.status] ?? "refused" : "no connection", error.message);
     } finally {
       document.removeEventListener("visibilitychange", hide);
     }

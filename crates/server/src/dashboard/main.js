@@ -1,6 +1,6 @@
 // Puts the page together: what the server tells goes to those who draw it.
 
-import { LIFETIMES, by, bytes, keep, make, say } from "./format.js";
+import { LIFETIMES, by, bytes, keep, make, say, share } from "./format.js";
 import { another, json, watch } from "./live.js";
 import { CELLS, Maps } from "./kvmap.js";
 import { Models } from "./models.js";
@@ -44,6 +44,7 @@ function offer(memory) {
 function hero(memory) {
   say(by("granted"), bytes(memory.granted_bytes));
   say(by("budget"), bytes(memory.budget_bytes));
+  document.title = `${share(memory.granted_bytes, memory.budget_bytes)} · Bursar`;
   const meter = by("meter");
   const part = (value) => `${Math.min(100, (100 * value) / memory.budget_bytes)}%`;
   const granted = sums(memory.tree);
@@ -107,25 +108,29 @@ async function refresh() {
 
 function hear(name, data) {
   if (name === "memory") show(data);
-  if (name === "reclaim") timeline.mark(data);
+  // What was done for memory is in the report that comes with it.
   if (name === "model") refresh().catch(() => {});
 }
 
-function tell(state) {
+/** Says how the connection is; where it is new, there may be something that was not seen. */
+function tell(state, why = "") {
   const live = by("live");
   live.dataset.state = state === "live" ? "live" : "off";
+  live.title = why;
   say(live, state);
+  if (state === "live") begin().catch(() => {});
+}
+
+async function begin() {
+  const history = await json("memory/history");
+  rates.begin(history);
+  timeline.begin(history);
+  await refresh();
 }
 
 theme();
 legends();
 tabs();
 by("key").addEventListener("click", () => another().then(() => location.reload()));
-try {
-  timeline.begin(await json("memory/history").then((history) => (rates.begin(history), history)));
-  await refresh();
-} catch (error) {
-  tell(error.message);
-}
 setInterval(() => !document.hidden && refresh().catch(() => {}), REFRESH_MS);
 await watch(hear, tell);

@@ -30,7 +30,8 @@ export class Rates {
       const times = history.unix_ms;
       return sums.slice(1).map((sum, index) => ({
         unixMs: times[index + 1],
-        value: (1000 * (sum - sums[index])) / Math.max(1, times[index + 1] - times[index]),
+        // Sums begin again with the server.
+        value: Math.max(0, (1000 * (sum - sums[index])) / Math.max(1, times[index + 1] - times[index])),
       }));
     };
     const last = (points) => points.slice(-KEPT / 2).map((point) => point.value);

@@ -43,7 +43,7 @@ export class Timeline {
     new ResizeObserver(() => this.draw()).observe(container);
   }
 
-  /** Takes the hour before the page was opened. */
+  /** Takes the hour before, as the server knows it. */
   begin(history) {
     this.budget = history.budget_bytes;
     this.interval = history.interval_seconds * 1000;
@@ -53,6 +53,7 @@ export class Timeline {
       rss: history.rss_bytes[index],
     }));
     for (const mark of history.marks) this.mark(mark);
+    this.sort();
     this.draw();
   }
 
@@ -67,6 +68,7 @@ export class Timeline {
     else this.points.push(point);
     while (this.points.length > POINTS_MAX || unixMs - this.points[0].unixMs > HOUR_MS) this.points.shift();
     for (const event of memory.reclaim.recent) this.mark(event);
+    this.sort();
     this.draw();
   }
 
@@ -78,8 +80,11 @@ export class Timeline {
     const known = this.marks.find(same);
     if (known) Object.assign(known, event);
     else this.marks.push({ ...event });
+  }
+
+  sort() {
     this.marks.sort((a, b) => a.unix_ms - b.unix_ms);
-    while (this.marks.length > MARKS_MAX) this.marks.shift();
+    this.marks.splice(0, Math.max(0, this.marks.length - MARKS_MAX));
   }
 
   draw() {

@@ -18,7 +18,7 @@ const PARTS_LEFT: f64 = BUDGET_LEFT + COLUMN + 28.0;
 const WORDS_LEFT: f64 = PARTS_LEFT + COLUMN + 56.0;
 const LINE: f64 = 22.0;
 /// Letters of a note that fit beside a name and its bytes.
-const NOTE_LETTERS: usize = 62;
+const NOTE_LETTERS: usize = 70;
 
 /// The picture of the plan of a model called `name`, within a budget that comes from `source`.
 pub(super) fn draw(name: &str, plan: &MemoryPlan, source: &str) -> String {
@@ -44,8 +44,11 @@ pub(super) fn draw(name: &str, plan: &MemoryPlan, source: &str) -> String {
     picture.words("title", (MARGIN, 34.0), Anchor::Start, &title);
     let asked = match plan.kv() {
         Some(_) => format!(
-            "{} sequences of {} tokens, keys in {}, values in {}; the budget is {source}",
-            plan.parallel(),
+            "{} of {} tokens, keys in {}, values in {}; the budget is {source}",
+            match plan.parallel() {
+                1 => "one sequence".to_owned(),
+                many => format!("{many} sequences"),
+            },
             plan.context(),
             plan.request().kv_dtype_k.name(),
             plan.request().kv_dtype_v.name(),
