@@ -27,7 +27,7 @@ function show(memory) {
   hero(memory);
   treemap.show(memory.tree);
   timeline.add(memory, Date.now());
-  rates.show(memory.rates);
+  rates.show(memory.rates, Date.now());
   requests(by("rows"), by("counts"), memory);
   models.show(memory);
   maps.show(memory.kv);

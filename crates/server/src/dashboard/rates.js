@@ -4,13 +4,16 @@
 import { bytes, digits, keep, make, rate, say, time, whole } from "./format.js";
 
 const KEPT = 120;
+/** Time between two points of a line, as in the history. */
+const INTERVAL_MS = 5000;
 const LEAST = 24;
 
+/** Those with a `sum` are drawn from how it grows, others as they are told. */
 const TILES = [
-  { key: "out", label: "Tokens out", unit: "/s", of: (rates) => rates.tokens_out_per_second, text: rate },
-  { key: "in", label: "Tokens in", unit: "/s", of: (rates) => rates.tokens_in_per_second, text: rate },
-  { key: "vectors", label: "Vectors", unit: "/s", of: (rates) => rates.vectors_per_second, text: rate },
-  { key: "requests", label: "Requests", unit: "/s", of: (rates) => rates.requests_per_second, text: rate },
+  { key: "out", label: "Tokens out", unit: "/s", of: (rates) => rates.tokens_out_per_second, text: rate, sum: "tokens_out_total" },
+  { key: "in", label: "Tokens in", unit: "/s", of: (rates) => rates.tokens_in_per_second, text: rate, sum: "tokens_in_total" },
+  { key: "vectors", label: "Vectors", unit: "/s", of: (rates) => rates.vectors_per_second, text: rate, sum: "vectors_total" },
+  { key: "requests", label: "Requests", unit: "/s", of: (rates) => rates.requests_per_second, text: rate, sum: "requests_total" },
   { key: "first", label: "First token", unit: "", of: (rates) => rates.first_token_seconds.p50, text: time,
     more: (rates) => `p95 ${time(rates.first_token_seconds.p95)}` },
   { key: "between", label: "Between tokens", unit: "", of: (rates) => rates.between_tokens_seconds.p50, text: time,
@@ -21,37 +24,42 @@ export class Rates {
   constructor(container) {
     this.container = container;
     this.past = new Map(TILES.map((tile) => [tile.key, []]));
+    /** The last report that was drawn, and when that was. */
+    this.last = null;
   }
 
-  /** Takes what there was before the page was opened: rates from sums. */
+  /** Takes what there was before, as the server knows it. */
   begin(history) {
-    const from = (name) => {
-      const sums = history[name];
-      const times = history.unix_ms;
-      return sums.slice(1).map((sum, index) => ({
-        unixMs: times[index + 1],
-        // Sums begin again with the server.
-        value: Math.max(0, (1000 * (sum - sums[index])) / Math.max(1, times[index + 1] - times[index])),
-      }));
-    };
-    const last = (points) => points.slice(-KEPT / 2).map((point) => point.value);
-    this.past.set("out", last(from("tokens_out_total")));
-    this.past.set("in", last(from("tokens_in_total")));
-    this.past.set("vectors", last(from("vectors_total")));
+    const times = history.unix_ms;
+    for (const { key, sum } of TILES) {
+      const sums = history[sum];
+      if (!sums) continue;
+      const grown = sums.slice(1).map((value, index) => growth(sums[index], value, times[index + 1] - times[index]));
+      this.past.set(key, grown.slice(-KEPT));
+    }
+    this.last = null;
   }
 
-  show(rates) {
+  show(rates, unixMs) {
+    const due = !this.last || unixMs - this.last.unixMs >= INTERVAL_MS;
     keep(this.container, TILES, (tile) => tile.key, create, (element, tile) => {
       const value = tile.of(rates);
-      const past = this.past.get(tile.key);
-      past.push(value ?? 0);
-      if (past.length > KEPT) past.shift();
       const [, number, note] = element.children;
       say(number, value === null ? "–" : `${tile.text(value)}${tile.unit}`);
       say(note, value === null ? "none yet" : tile.more?.(rates) ?? "");
-      spark(element.querySelector("path"), past);
+      const past = this.past.get(tile.key);
+      if (due && !tile.sum) past.push(value ?? 0);
+      if (due && tile.sum && this.last) past.push(growth(this.last.rates[tile.sum], rates[tile.sum], unixMs - this.last.unixMs));
+      if (past.length > KEPT) past.shift();
+      if (due) spark(element.querySelector("path"), past);
     });
+    if (due) this.last = { rates, unixMs };
   }
+}
+
+/** How fast a sum grew, a second; it begins again with the server. */
+function growth(before, after, ms) {
+  return Math.max(0, (1000 * (after - before)) / Math.max(1, ms));
 }
 
 function create(tile) {

@@ -101,9 +101,9 @@ export class Timeline {
     this.x = x;
     const parts = [];
     const clear = (value) => !inView || Math.abs(y(value) - y(this.budget)) > 24;
-    for (const value of ticks(this.top).filter(clear)) {
+    const levels = ticks(this.top).filter(clear);
+    for (const value of levels) {
       parts.push(make("svg:line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(value), y2: y(value) }));
-      parts.push(make("svg:text", { class: "tick", x: PAD.left, y: y(value) - 4 }, bytes(value)));
     }
     let below = this.points.map(() => 0);
     LIFETIMES.forEach(([name], index) => {
@@ -122,6 +122,7 @@ export class Timeline {
     }
     parts.push(make("svg:text", { class: "tick", x: PAD.left, y: inView ? y(this.budget) - 6 : 12 },
       inView ? `budget ${bytes(this.budget)}` : `budget ${bytes(this.budget)}, far above`));
+    for (const value of levels) parts.push(make("svg:text", { class: "tick", x: PAD.left, y: y(value) - 4 }, bytes(value)));
     const minutes = this.span / 60_000;
     const every = [1, 2, 5, 10, 20, 30].find((every) => (minutes / every) * 110 <= width) ?? 60;
     for (let minute = 0; minute <= minutes; minute += every) {
