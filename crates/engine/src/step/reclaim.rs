@@ -185,13 +185,18 @@ impl<D: Decoder> Generation<D> {
     fn shrink(&mut self, bytes: Bytes, before: String) -> Freed {
         let promised = self.kv.promised();
         let capacity = self.kv.capacity();
-        let layout = self.kv.layout();
+        let layout = *self.kv.layout();
         let slabs = bytes.0.div_ceil(layout.slab_bytes() as u64);
         let blocks = slabs.saturating_mul(u64::from(layout.blocks_per_slab()));
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
         let target = capacity.saturating_sub(blocks).max(self.least());
         if target < capacity {
-            self.kv.set_capacity(target);
+            let left = self.kv.set_capacity(target);
+            if promised.saturating_sub(self.kv.promised()) < bytes {
+                // The last slab is shorter than the others: one more makes up for it.
+                let less = left.saturating_sub(layout.blocks_per_slab() as usize);
+                self.kv.set_capacity(less.max(self.least()));
+            }
         }
         let budget = self.rules.compaction.map(|_| MOVES_MAX);
         let returned = self.settle_within(budget);
