@@ -1,10 +1,11 @@
 //! The last hour: what was granted, what was measured, what was done, a point every few seconds, so that
 //! who opens a page later sees what came before.
 //!
-//! The ring is made once and takes 58 KiB, charged to the account of watchers. Where the budget has no
+//! The ring is made once and takes 68 KiB, charged to the account of watchers. Where the budget has no
 //! room for it, there is no history.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ struct Point {
     tokens_in: u64,
     tokens_out: u64,
     vectors: u64,
+    requests: u64,
+    /// Medians of the minute before, in microseconds.
+    first_token_us: Option<NonZeroU32>,
+    between_tokens_us: Option<NonZeroU32>,
     running: u32,
     waiting: u32,
 }
@@ -74,6 +79,10 @@ impl History {
     fn report(&self, budget: Bytes, reclaim: &ReclaimReport) -> Value {
         let points = lock(&self.points);
         let column = |of: &dyn Fn(&Point) -> u64| points.iter().map(of).collect::<Vec<u64>>();
+        let times = |of: &dyn Fn(&Point) -> Option<NonZeroU32>| {
+            let seconds = |point| of(point).map(|us| f64::from(us.get()) / 1e6);
+            points.iter().map(seconds).collect::<Vec<Option<f64>>>()
+        };
         let granted = Lifetime::ALL.map(|lifetime| {
             let bytes = column(&|point| point.granted_bytes[lifetime as usize]);
             (lifetime.name().to_owned(), Value::from(bytes))
@@ -89,6 +98,9 @@ impl History {
             "tokens_in_total": column(&|point| point.tokens_in),
             "tokens_out_total": column(&|point| point.tokens_out),
             "vectors_total": column(&|point| point.vectors),
+            "requests_total": column(&|point| point.requests),
+            "first_token_seconds": times(&|point| point.first_token_us),
+            "between_tokens_seconds": times(&|point| point.between_tokens_us),
             "running": column(&|point| u64::from(point.running)),
             "waiting": column(&|point| u64::from(point.waiting)),
             "marks": pressure_api::events(reclaim, since),
@@ -121,9 +133,12 @@ fn point(app: &App) -> Point {
         rss_bytes: Probe::default()
             .process()
             .map_or(0, |process| process.rss_bytes),
-        tokens_in: pace.tokens_in,
-        tokens_out: pace.tokens_out,
-        vectors: pace.vectors,
+        tokens_in: pace.sum.tokens_in,
+        tokens_out: pace.sum.tokens_out,
+        vectors: pace.sum.vectors,
+        requests: pace.sum.requests,
+        first_token_us: micros(pace.first_token),
+        between_tokens_us: micros(pace.between_tokens),
         running: 0,
         waiting: 0,
     };
@@ -135,6 +150,11 @@ fn point(app: &App) -> Point {
         point.waiting = point.waiting.saturating_add(count(waiting + model.waiting));
     }
     point
+}
+
+/// Less than a microsecond is one.
+fn micros(seconds: Option<f64>) -> Option<NonZeroU32> {
+    NonZeroU32::new((seconds? * 1e6).clamp(1.0, f64::from(u32::MAX)) as u32)
 }
 
 /// What accounts hold themselves, added up by their lifetimes: all that is granted.
@@ -164,7 +184,7 @@ mod tests {
         let ledger = Ledger::new(Bytes::mib(1));
         let history = History::new(&ledger.root());
         let granted = ledger.granted();
-        assert_eq!(granted, Bytes(57_600));
+        assert_eq!(granted, Bytes(69_120));
         for moment in 0..POINTS as u64 + 3 {
             history.add(at(moment));
         }

@@ -77,12 +77,15 @@ impl Counts {
         (all > 0).then_some(floor as f64 / 1e6)
     }
 
+    fn seconds(&self, share: f64) -> Option<f64> {
+        self.quantile(Histogram::time_bounds_us(), share)
+    }
+
     fn report(&self) -> Value {
-        let quantile = |share| self.quantile(Histogram::time_bounds_us(), share);
         json!({
             "count": self.0.iter().sum::<u64>(),
-            "p50": quantile(0.5),
-            "p95": quantile(0.95),
+            "p50": self.seconds(0.5),
+            "p95": self.seconds(0.95),
         })
     }
 }
@@ -114,6 +117,15 @@ impl Counted {
             between_tokens: self.between_tokens.each(other.between_tokens, of),
         }
     }
+}
+
+/// What there is to be kept of a moment.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Moment {
+    pub(crate) sum: Counted,
+    /// Medians of the last minute, in seconds.
+    pub(crate) first_token: Option<f64>,
+    pub(crate) between_tokens: Option<f64>,
 }
 
 /// Sums over all models, and what they were within the last minute.
@@ -157,13 +169,18 @@ impl State {
         self.past.push_back((now, self.sum));
     }
 
-    fn report(&self, now: Instant) -> Value {
+    /// What was counted within the window, and how many seconds that is.
+    fn window(&self, now: Instant) -> (Counted, f64) {
         let within = |(at, _): &&(Instant, Counted)| now - *at <= WINDOW;
         let first = self.past.iter().find(within);
         let (seconds, before) = first.map_or((0.0, self.sum), |(at, sum)| {
             ((now - *at).as_secs_f64(), *sum)
         });
-        let found = self.sum.each(before, u64::saturating_sub);
+        (self.sum.each(before, u64::saturating_sub), seconds)
+    }
+
+    fn report(&self, now: Instant) -> Value {
+        let (found, seconds) = self.window(now);
         let rate = |count: u64| match seconds {
             seconds if seconds > 0.0 => count as f64 / seconds,
             _ => 0.0,
@@ -185,12 +202,18 @@ impl State {
 }
 
 impl Pace {
-    /// Looks at all models, and keeps the sums as a moment of the window; gives them.
-    pub(crate) fn tick(&self, status: &[ModelStatus<Served>]) -> Counted {
+    /// Looks at all models, and keeps the sums as a moment of the window.
+    pub(crate) fn tick(&self, status: &[ModelStatus<Served>]) -> Moment {
         let mut state = lock(&self.0);
+        let now = Instant::now();
         state.look(status);
-        state.keep(Instant::now());
-        state.sum
+        let (found, _) = state.window(now);
+        state.keep(now);
+        Moment {
+            sum: state.sum,
+            first_token: found.first_token.seconds(0.5),
+            between_tokens: found.between_tokens.seconds(0.5),
+        }
     }
 
     /// Rates over the last minute, or since the server began.

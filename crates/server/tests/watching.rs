@@ -172,7 +172,12 @@ fn only_so_many_watch_and_all_of_it_goes_back() {
     let history = get(address, "/memory/history", "").json();
     let points = history["unix_ms"].as_array().unwrap().len();
     assert!(points > 0);
-    for column in ["rss_bytes", "tokens_in_total", "running"] {
+    for column in [
+        "rss_bytes",
+        "tokens_in_total",
+        "first_token_seconds",
+        "running",
+    ] {
         assert_eq!(
             history[column].as_array().unwrap().len(),
             points,

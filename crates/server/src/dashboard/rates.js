@@ -14,9 +14,9 @@ const TILES = [
   { key: "in", label: "Tokens in", unit: "/s", of: (rates) => rates.tokens_in_per_second, text: rate, sum: "tokens_in_total" },
   { key: "vectors", label: "Vectors", unit: "/s", of: (rates) => rates.vectors_per_second, text: rate, sum: "vectors_total" },
   { key: "requests", label: "Requests", unit: "/s", of: (rates) => rates.requests_per_second, text: rate, sum: "requests_total" },
-  { key: "first", label: "First token", unit: "", of: (rates) => rates.first_token_seconds.p50, text: time,
+  { key: "first", label: "First token", unit: "", of: (rates) => rates.first_token_seconds.p50, text: time, kept: "first_token_seconds",
     more: (rates) => `p95 ${time(rates.first_token_seconds.p95)}` },
-  { key: "between", label: "Between tokens", unit: "", of: (rates) => rates.between_tokens_seconds.p50, text: time,
+  { key: "between", label: "Between tokens", unit: "", of: (rates) => rates.between_tokens_seconds.p50, text: time, kept: "between_tokens_seconds",
     more: (rates) => `p95 ${time(rates.between_tokens_seconds.p95)}` },
 ];
 
@@ -31,9 +31,12 @@ export class Rates {
   /** Takes what there was before, as the server knows it. */
   begin(history) {
     const times = history.unix_ms;
-    for (const { key, sum } of TILES) {
+    for (const { key, sum, kept } of TILES) {
+      if (kept) {
+        this.past.set(key, history[kept].slice(-KEPT).map((value) => value ?? 0));
+        continue;
+      }
       const sums = history[sum];
-      if (!sums) continue;
       const grown = sums.slice(1).map((value, index) => growth(sums[index], value, times[index + 1] - times[index]));
       this.past.set(key, grown.slice(-KEPT));
     }

@@ -48,6 +48,11 @@ export function squarify(items, box, size) {
   return placed;
 }
 
+/** Whether a frame has room for its name. */
+function headed(box) {
+  return box.height > 44 && box.width > 60;
+}
+
 /** Rectangles of an account and all below it. */
 function layout(node, box, path, depth, out) {
   const children = node.children.filter((child) => child.granted_bytes > 0);
@@ -59,7 +64,7 @@ function layout(node, box, path, depth, out) {
   let inner = box;
   if (depth > 0) {
     out.push(here);
-    const head = box.height > 44 && box.width > 60 ? HEAD : GAP;
+    const head = headed(box) ? HEAD : GAP;
     inner = {
       x: box.x + GAP,
       y: box.y + head,
@@ -171,7 +176,10 @@ function fill(element, box) {
   element.style.height = `${Math.max(0, box.height - 2 * gap)}px`;
   const [name, size] = element.children;
   say(name, node.name === "itself" ? "own" : node.name);
-  if (!box.leaf) return;
+  if (!box.leaf) {
+    element.dataset.room = headed(box) ? "name" : "none";
+    return;
+  }
   element.className = `leaf ${node.lifetime}`;
   element.dataset.bytes = node.granted_bytes;
   element.dataset.room = box.width > 54 && box.height > 40 ? "both" : box.width > 44 && box.height > 20 ? "name" : "none";
