@@ -108,8 +108,8 @@ fn reason(waits: &Waits, snapshot: &EngineSnapshot) -> String {
     let first = pressure_api::reason(waits.first, snapshot);
     let place = match waits.before {
         0 => first,
-        1 => format!("one goes before it, which waits {first}"),
-        before => format!("{before} go before it; the first waits {first}"),
+        1 => format!("one goes before it: {first}"),
+        before => format!("{before} go before it; the first: {first}"),
     };
     match waits.displaced {
         true => format!("gave its keys and values to others; {place}"),
