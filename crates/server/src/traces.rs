@@ -12,6 +12,7 @@ mod otlp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
@@ -56,9 +57,22 @@ pub(crate) struct Tracer(Option<Sending>);
 
 #[derive(Debug)]
 struct Sending {
-    queue: SyncSender<Span>,
+    /// Nothing follows nothing.
+    queue: SyncSender<Option<Span>>,
+    thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
     _room: Reservation,
+}
+
+impl Drop for Sending {
+    /// What has ended before is sent still; the collector's patience bounds how long that takes.
+    fn drop(&mut self) {
+        // Requests that are cut off may still hold the queue open, so its end has to be said.
+        let _ = self.queue.send(None);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Tracer {
@@ -69,13 +83,13 @@ impl Tracer {
         let (queue, spans) = sync_channel(QUEUE);
         let counts = Arc::new(Counts::default());
         let told = Arc::clone(&counts);
-        // It ends when the server has, and has sent what there was.
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("traces".to_owned())
             .stack_size(256 << 10)
             .spawn(move || export::run(&collector, &spans, &told))?;
         Ok(Tracer(Some(Sending {
             queue,
+            thread: Some(thread),
             counts,
             _room: room,
         })))
@@ -126,7 +140,7 @@ pub(crate) struct Trace(Option<Arc<Draft>>);
 struct Draft {
     begun: Instant,
     span: Mutex<Span>,
-    queue: SyncSender<Span>,
+    queue: SyncSender<Option<Span>>,
     counts: Arc<Counts>,
 }
 
@@ -158,7 +172,7 @@ impl Drop for Draft {
     fn drop(&mut self) {
         let mut span = lock(&self.span).clone();
         span.took = self.begun.elapsed();
-        if self.queue.try_send(span).is_err() {
+        if self.queue.try_send(Some(span)).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -151,7 +151,15 @@ fn a_collector_is_told_of_every_request() {
     // The client's fault is no error of this server.
     assert_eq!(attribute(failed, "http.response.status_code"), json!("404"));
     assert_eq!(failed["status"]["code"], 0);
+    // What ended just before the server is told too.
+    assert_eq!(
+        ask("/tokenize", "", json!({ "model": "llama", "prompt": "a" })),
+        200
+    );
     server.stop();
+    let last = told.recv().unwrap();
+    let name = &last["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"];
+    assert_eq!(name, "POST /tokenize");
 }
 
 /// Nobody takes them: requests are answered all the same, and it is counted.

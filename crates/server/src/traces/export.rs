@@ -92,7 +92,7 @@ impl Collector {
 }
 
 /// Sends what comes until nothing can come any more.
-pub(super) fn run(collector: &Collector, spans: &Receiver<Span>, counts: &Counts) {
+pub(super) fn run(collector: &Collector, spans: &Receiver<Option<Span>>, counts: &Counts) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let more = gather(spans, &mut batch);
@@ -111,13 +111,13 @@ pub(super) fn run(collector: &Collector, spans: &Receiver<Span>, counts: &Counts
 }
 
 /// Waits for spans until there are enough, or none came for long; false when none will.
-fn gather(spans: &Receiver<Span>, batch: &mut Vec<Span>) -> bool {
+fn gather(spans: &Receiver<Option<Span>>, batch: &mut Vec<Span>) -> bool {
     let until = Instant::now() + INTERVAL;
     while batch.len() < BATCH {
         match spans.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(span) => batch.push(span),
+            Ok(Some(span)) => batch.push(span),
             Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
     true
