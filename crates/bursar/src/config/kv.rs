@@ -108,25 +108,16 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Surroundings;
-
-    fn settings(given: &[(&'static Setting, &str)]) -> Settings {
-        let given: Vec<_> = given
-            .iter()
-            .map(|(setting, text)| (*setting, (*text).to_owned()))
-            .collect();
-        Settings::resolve(&given, None, &Surroundings::default()).expect("settings")
-    }
 
     #[test]
     fn what_is_given_beats_the_preset_and_the_common_type() {
-        let plain = settings(&[]);
+        let plain = Settings::given(&[]);
         assert_eq!(plain.kv_preset(), None);
         assert_eq!(plain.kv_block_tokens(), 16);
-        let large = settings(&[(&table::KV_PRESET, "large")]);
+        let large = Settings::given(&[(&table::KV_PRESET, "large")]);
         assert_eq!(large.kv_preset(), Some(Preset::Large));
         assert_eq!(large.kv_block_tokens(), 64);
-        let mixed = settings(&[
+        let mixed = Settings::given(&[
             (&table::KV_PRESET, "medium"),
             (&table::KV_BLOCK_TOKENS, "16"),
             (&table::KV_DTYPE, "bf16"),
@@ -139,9 +130,9 @@ mod tests {
 
     #[test]
     fn engines_are_told_what_is_set() {
-        let usual = settings(&[]).engine_options(Bytes::gib(1));
+        let usual = Settings::given(&[]).engine_options(Bytes::gib(1));
         assert_eq!(usual, EngineOptions::default());
-        let set = settings(&[
+        let set = Settings::given(&[
             (&table::KV_PREFIX_CACHE, "off"),
             (&table::KV_COMPACTION_FRAGMENTATION, "0.5"),
             (&table::KV_COMPACTION_BYTES_PER_STEP, "1%"),
@@ -159,9 +150,9 @@ mod tests {
         assert_eq!(spill.bytes, Bytes::gib(1));
         assert_eq!(set.kv_keep("a", false), Some("kept".into()));
         assert_eq!(set.kv_keep("a", true), Some("kept.a".into()));
-        let off = settings(&[(&table::KV_COMPACTION_ENABLED, "false")]);
+        let off = Settings::given(&[(&table::KV_COMPACTION_ENABLED, "false")]);
         assert_eq!(off.engine_options(Bytes::gib(1)).compaction, None);
-        let contiguous = settings(&[(&table::KV_CONTIGUOUS, "true")]);
+        let contiguous = Settings::given(&[(&table::KV_CONTIGUOUS, "true")]);
         let options = contiguous.engine_options(Bytes::gib(1));
         assert!(options.contiguous && !options.prefix_cache);
     }

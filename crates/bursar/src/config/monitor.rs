@@ -43,23 +43,13 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Surroundings;
-    use crate::config::table::Setting;
-
-    fn settings(given: &[(&'static Setting, &str)]) -> Settings {
-        let given: Vec<_> = given
-            .iter()
-            .map(|(setting, text)| (*setting, (*text).to_owned()))
-            .collect();
-        Settings::resolve(&given, None, &Surroundings::default()).expect("settings")
-    }
 
     #[test]
     fn what_is_not_set_is_as_usual() {
-        let usual = settings(&[]).monitor_options().expect("they ascend");
+        let usual = Settings::given(&[]).monitor_options().expect("they ascend");
         assert_eq!(usual.thresholds, Thresholds::default());
         assert_eq!(usual.interval, Duration::from_secs(1));
-        let set = settings(&[
+        let set = Settings::given(&[
             (&table::MONITOR_ELEVATED, "50%"),
             (&table::MONITOR_INTERVAL, "250ms"),
         ]);
@@ -67,7 +57,7 @@ mod tests {
         assert_eq!(options.thresholds.of(Level::Elevated), 0.5);
         assert_eq!(options.thresholds.of(Level::High), 0.85);
         assert_eq!(options.interval, Duration::from_millis(250));
-        let crossed = settings(&[(&table::MONITOR_HIGH, "60%")]);
+        let crossed = Settings::given(&[(&table::MONITOR_HIGH, "60%")]);
         assert!(crossed.monitor_options().is_err());
     }
 }

@@ -145,29 +145,25 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Surroundings;
     use bursar_memory::heap_pool::Strategy;
-
-    fn settings(given: &[(&'static Setting, &str)]) -> Settings {
-        let given: Vec<_> = given
-            .iter()
-            .map(|(setting, text)| (*setting, (*text).to_owned()))
-            .collect();
-        Settings::resolve(&given, None, &Surroundings::default()).expect("settings")
-    }
 
     /// P3: what the table says holds by default is what pools take by default.
     #[test]
     fn what_is_not_set_is_as_usual() {
-        let options = settings(&[]).pools_options(Bytes::gib(1)).expect("usual");
+        let options = Settings::given(&[])
+            .pools_options(Bytes::gib(1))
+            .expect("usual");
         assert_eq!(options, PoolsOptions::default());
-        assert_eq!(settings(&[]).params_pool(), ParamsPoolOptions::default());
+        assert_eq!(
+            Settings::given(&[]).params_pool(),
+            ParamsPoolOptions::default()
+        );
     }
 
     /// P3
     #[test]
     fn what_is_set_holds() {
-        let set = settings(&[
+        let set = Settings::given(&[
             (&table::POOL_ENABLED, "off"),
             (&table::POOL_HEAPS, "3"),
             (&table::POOL_HEAP_SIZE, "1%"),
@@ -234,7 +230,7 @@ mod tests {
     #[test]
     fn settings_that_do_not_go_together_name_the_remedy() {
         let refused = |given: &[(&'static Setting, &str)], says: &[&str]| {
-            let error = settings(given).pools_options(Bytes::gib(1));
+            let error = Settings::given(given).pools_options(Bytes::gib(1));
             let words = error.expect_err("refused").to_string();
             for part in says {
                 assert!(words.contains(part), "{words} does not say {part}");

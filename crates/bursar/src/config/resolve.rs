@@ -467,6 +467,18 @@ fn known_entries(path: &Path) -> Result<Vec<(&'static Setting, String, usize)>, 
 }
 
 #[cfg(test)]
+impl Settings {
+    /// What these flags make of the defaults.
+    pub(crate) fn given(given: &[(&'static Setting, &str)]) -> Settings {
+        let given = given
+            .iter()
+            .map(|(setting, text)| (*setting, (*text).to_owned()));
+        let given: Vec<_> = given.collect();
+        Settings::resolve(&given, None, &Surroundings::default()).expect("settings")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use bursar_kernels::kv_view::KvDtype;

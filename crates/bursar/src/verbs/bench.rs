@@ -2,6 +2,7 @@
 
 mod alloc;
 mod clock;
+mod draw;
 mod embed;
 mod kv;
 mod memory;
@@ -9,6 +10,7 @@ mod pool;
 mod profile;
 mod serve;
 mod sheet;
+mod tiny;
 
 use clap::{Args, Subcommand};
 

@@ -3,24 +3,19 @@
 //! and values off, each alone and all together.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_engine::{
-    EngineModel, EngineOptions, Event, GenerateRequest, LoadOptions, MemoryPlan, PlanRequest,
-    ProcessBase, Purpose, SoloEngine, StopRules, TokenStream, Totals, Vocabulary, WeightsRequest,
+    EngineOptions, Event, GenerateRequest, SoloEngine, StopRules, TokenStream, Totals,
 };
 use bursar_files::ModelFile;
-use bursar_kernels::isa::Isa;
-use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::counting::ProcessAllocator;
 use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions};
-use bursar_workers::Workers;
 use clap::Args;
 
-use super::memory::{Draw, model};
+use super::draw::Draw;
 use super::sheet::Sheet;
-use crate::bundled;
+use super::tiny;
 use crate::failure::Failure;
 use crate::verbs::Shared;
 
@@ -34,8 +29,6 @@ const COMMON: usize = 256;
 const OWN: usize = 32;
 /// Tokens of each answer.
 const GENERATED: usize = 64;
-/// Tokens of a block.
-const BLOCK_TOKENS: usize = 16;
 /// More than it all takes.
 const BUDGET: Bytes = Bytes::gib(1);
 
@@ -122,7 +115,7 @@ impl Counted {
 
 /// Measures and prints it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
-    let file = ModelFile::open(&model(shared)?)?;
+    let file = ModelFile::open(&tiny::model(shared)?)?;
     let mut sheet = Sheet::new("alloc");
     sheet.set("requests", REQUESTS * (WAVES - 1));
     sheet.set("at_once", REQUESTS);
@@ -290,43 +283,14 @@ fn measure(
 }
 
 fn start(file: &ModelFile, mode: Mode, ledger: &Ledger) -> Result<SoloEngine, Failure> {
-    let vocabulary = Vocabulary::open(file)?;
-    let request = PlanRequest {
-        purpose: Purpose::Generate,
-        context: Some((COMMON + OWN + GENERATED).next_multiple_of(BLOCK_TOKENS)),
-        parallel: REQUESTS,
-        batch_tokens: None,
-        batch_memory: None,
-        kv_dtype_k: KvDtype::F16,
-        kv_dtype_v: KvDtype::F16,
-        kv_block_tokens: BLOCK_TOKENS,
-        kv_memory: None,
-        threads: 1,
-        weights: WeightsRequest::default(),
-    };
-    let base = ProcessBase::measure()?.beside(bundled::bytes());
-    let plan = MemoryPlan::new(file, &vocabulary, base, &request, BUDGET)?;
-    let workers = Workers::with_options(bursar_workers::Options {
-        threads: 1,
-        ..Default::default()
-    });
-    let workers = workers.map_err(|error| Failure::failed(error.to_string()))?;
     let account = ledger.root().child("pools", Lifetime::Procedural);
     let pools = match mode.pools {
         true => Pools::start(&PoolsOptions::default(), &account)
             .map_err(|error| Failure::failed(error.to_string()))?,
         false => Pools::off(&account),
     };
-    let model = EngineModel::load(
-        mode.name,
-        file,
-        vocabulary,
-        plan,
-        ledger,
-        LoadOptions { isa: Isa::best() },
-        Arc::new(workers),
-        &mut |_| {},
-    )?;
+    let longest = COMMON + OWN + GENERATED;
+    let model = tiny::load(mode.name, file, longest, REQUESTS, ledger)?;
     let options = EngineOptions {
         prefix_cache: mode.prefix_cache,
         contiguous: !mode.paged,

@@ -15,7 +15,7 @@ use bursar_profile::Probe;
 use clap::Args;
 
 use super::clock::Spread;
-use super::memory::Draw;
+use super::draw::Draw;
 use super::sheet::Sheet;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};

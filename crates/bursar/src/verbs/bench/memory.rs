@@ -3,22 +3,15 @@
 //! each request may need taken at once, as engines without pages do it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bursar_engine::{
-    EngineModel, EngineOptions, EngineSnapshot, Event, GenerateRequest, LoadOptions, MemoryPlan,
-    PlanRequest, ProcessBase, Purpose, SoloEngine, StopRules, Vocabulary, WeightsRequest,
-};
+use bursar_engine::{EngineOptions, EngineSnapshot, Event, GenerateRequest, SoloEngine, StopRules};
 use bursar_files::ModelFile;
-use bursar_files::synth::{self, Preset};
-use bursar_kernels::isa::Isa;
-use bursar_kernels::kv_view::KvDtype;
 use bursar_memory::{Bytes, Ledger};
-use bursar_workers::Workers;
 use clap::Args;
 
+use super::draw::Draw;
 use super::sheet::Sheet;
-use crate::bundled;
+use super::tiny::{self, BLOCK_TOKENS};
 use crate::failure::Failure;
 use crate::progress::Unit;
 use crate::verbs::Shared;
@@ -31,10 +24,6 @@ const COMMON: usize = 512;
 const LENGTHS: std::ops::RangeInclusive<usize> = 1017..=1031;
 /// Tokens of each answer.
 const GENERATED: usize = 64;
-/// Tokens of a block.
-const BLOCK_TOKENS: usize = 16;
-/// The model.
-const MODEL: &str = "tiny-qwen3:q8_0";
 /// More than it all takes.
 const BUDGET: Bytes = Bytes::gib(1);
 
@@ -101,14 +90,14 @@ struct Held {
 
 /// Measures and prints it.
 pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure> {
-    let file = ModelFile::open(&model(shared)?)?;
+    let file = ModelFile::open(&tiny::model(shared)?)?;
     let requests = requests(arguments.seed, file.config().vocab);
     let lengths: Vec<usize> = requests
         .iter()
         .map(|prompt| prompt.len() + GENERATED)
         .collect();
     let mut sheet = Sheet::new("memory");
-    sheet.set("model", MODEL);
+    sheet.set("model", tiny::MODEL);
     sheet.set("requests", REQUESTS);
     sheet.set("common_tokens", COMMON);
     sheet.set("lengths", lengths.as_slice());
@@ -204,45 +193,9 @@ fn at_full_length(lengths: &[usize]) -> (usize, usize) {
     (common + own.sum::<usize>(), lengths.iter().sum())
 }
 
-/// The model's file in the user's cache folder, made if need be.
-pub(super) fn model(shared: &Shared) -> Result<PathBuf, Failure> {
-    let cache = shared.surroundings.xdg("XDG_CACHE_HOME", ".cache");
-    let folder = cache.unwrap_or_else(std::env::temp_dir).join("bursar");
-    std::fs::create_dir_all(&folder).map_err(|error| Failure::io("create", &folder, &error))?;
-    let path = folder.join("bench-memory-1.gguf");
-    if !path.exists() {
-        synth::write(&Preset::parse(MODEL)?, 0, &path, &mut |_| {})?;
-    }
-    Ok(path)
-}
-
-/// Numbers that look random, always the same from the same seed (splitmix64: Steele, Lea and Flood,
-/// "Fast splittable pseudorandom number generators", 2014).
-#[derive(Debug)]
-pub(super) struct Draw(u64);
-
-impl Draw {
-    pub(super) fn new(seed: u64) -> Draw {
-        Draw(seed)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed % bound.max(1) as u64) as usize
-    }
-
-    pub(super) fn tokens(&mut self, count: usize, vocab: usize) -> Vec<u32> {
-        (0..count).map(|_| self.below(vocab) as u32).collect()
-    }
-}
-
 /// The prompts: all begin alike, each goes on for itself.
 fn requests(seed: u64, vocab: usize) -> Vec<Vec<u32>> {
-    let mut draw = Draw(seed);
+    let mut draw = Draw::new(seed);
     let common = draw.tokens(COMMON, vocab);
     let span = LENGTHS.end() - LENGTHS.start() + 1;
     (0..REQUESTS)
@@ -312,38 +265,8 @@ impl Held {
 }
 
 fn start(file: &ModelFile, mode: Mode) -> Result<SoloEngine, Failure> {
-    let vocabulary = Vocabulary::open(file)?;
-    let request = PlanRequest {
-        purpose: Purpose::Generate,
-        context: Some(LENGTHS.end().next_multiple_of(BLOCK_TOKENS)),
-        parallel: REQUESTS,
-        batch_tokens: None,
-        batch_memory: None,
-        kv_dtype_k: KvDtype::F16,
-        kv_dtype_v: KvDtype::F16,
-        kv_block_tokens: BLOCK_TOKENS,
-        kv_memory: None,
-        threads: 1,
-        weights: WeightsRequest::default(),
-    };
-    let base = ProcessBase::measure()?.beside(bundled::bytes());
-    let plan = MemoryPlan::new(file, &vocabulary, base, &request, BUDGET)?;
-    let workers = Workers::with_options(bursar_workers::Options {
-        threads: 1,
-        ..Default::default()
-    });
-    let workers = workers.map_err(|error| Failure::failed(error.to_string()))?;
     let ledger = Ledger::new(BUDGET);
-    let model = EngineModel::load(
-        mode.name(),
-        file,
-        vocabulary,
-        plan,
-        &ledger,
-        LoadOptions { isa: Isa::best() },
-        Arc::new(workers),
-        &mut |_| {},
-    )?;
+    let model = tiny::load(mode.name(), file, *LENGTHS.end(), REQUESTS, &ledger)?;
     Ok(SoloEngine::start(model, mode.options(), &ledger)?)
 }
 

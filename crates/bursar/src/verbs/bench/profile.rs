@@ -19,7 +19,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::clock::Spread;
-use super::memory::{self, Draw};
+use super::draw::Draw;
+use super::tiny;
 use crate::config::table::{self, Setting};
 use crate::config::{SettingFlags, Settings, TakesSettings};
 use crate::failure::Failure;
@@ -84,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Shared) -> Result<(), Failure>
             }
         }
         None => {
-            generate(&ModelFile::open(&memory::model(shared)?)?, &settings)?;
+            generate(&ModelFile::open(&tiny::model(shared)?)?, &settings)?;
             if let Some(bundled) = bundled::named("pocket-embed") {
                 embed(&bundled.open()?, &settings)?;
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::memory::Draw;
+use super::super::draw::Draw;
 use super::trace::Trace;
 
 /// From how many tokens to how many, each count as likely as any other.

@@ -1,7 +1,7 @@
 //! Prompts of a wished length on a server whose tokenizer is not known: words that cost it one token each,
 //! where it can be asked to count, else as many words as its own counts of prompts say.
 
-use super::super::memory::Draw;
+use super::super::draw::Draw;
 use super::mix::Stretch;
 
 /// Words that most vocabularies have, in English and in code.
