@@ -53,10 +53,12 @@ class Client:
         """Tokens generated."""
         if stream:
             asked = {**asked, "stream": True, "stream_options": {"include_usage": True}}
-        self.connection.request(
-            "POST", "/v1/chat/completions", json.dumps(asked), {"Content-Type": "application/json"}
-        )
-        response = self.connection.getresponse()
+        try:
+            response = self.send(asked)
+        except (http.client.RemoteDisconnected, ConnectionError):
+            # Some servers close a connection after so many requests.
+            self.connection.close()
+            response = self.send(asked)
         text = response.read().decode()
         if response.status != 200:
             sys.exit(f"{response.status} {text[:500]}")
@@ -66,6 +68,13 @@ class Client:
         usage = events[-1].get("usage")
         # Other servers do not all tell it, but send a token at a time.
         return usage["completion_tokens"] if usage else sum(told(event) for event in events)
+
+    def send(self, asked: dict) -> http.client.HTTPResponse:
+        """Sends a request; its answer."""
+        self.connection.request(
+            "POST", "/v1/chat/completions", json.dumps(asked), {"Content-Type": "application/json"}
+        )
+        return self.connection.getresponse()
 
 
 def told(event: dict) -> bool:
