@@ -296,7 +296,6 @@ impl<D: Decoder> Generation<D> {
             self.lists = StepLists::default();
         }
         self.totals.steps += 1;
-        self.totals.prefill_tokens += prompts as u64;
         prompts
     }
 

@@ -296,19 +296,21 @@ fn what_cannot_be_served_is_said_at_once() {
         .bursar(&format!("serve {chat} --listen 0.0.0.0:0"))
         .refused(2, &["can be reached from other machines", "--api-key-file"]);
     place
-        .bursar(&format!("serve {chat} --memory 24MiB"))
+        .bursar(&format!("serve {chat} --memory 24MiB --listen 127.0.0.1:0"))
         .refused(3, &["MiB"]);
     place
-        .bursar(&format!("serve {chat} --api-key-file missing"))
+        .bursar(&format!(
+            "serve {chat} --api-key-file missing --listen 127.0.0.1:0"
+        ))
         .refused(1, &["missing"]);
     place
         .bursar(&format!("serve {chat} {chat} --listen 127.0.0.1:0"))
         .refused(2, &["two models would be called llama-f16"]);
     place
-        .bursar("serve --monitor-high 60%")
+        .bursar("serve --monitor-high 60% --listen 127.0.0.1:0")
         .refused(2, &["elevated at 0.7", "each at least as large"]);
     place
-        .bursar("serve --limits-json-depth 129")
+        .bursar("serve --limits-json-depth 129 --listen 127.0.0.1:0")
         .refused(2, &["limits.json_depth", "4 to 128"]);
     place
         .bursar("serve --listen localhost")

@@ -175,7 +175,7 @@ impl<D: Decoder> Generation<D> {
     }
 
     /// Restores what is on disk of a running sequence, and adds its tokens to the batch; gives how many
-    /// of them are of a prompt.
+    /// of them are scheduled as a prompt's.
     fn grow(&mut self, place: usize, run: &Run) -> Result<usize, KvError> {
         self.restore(place, run.from);
         let sequence = &mut self.running[place];
@@ -186,6 +186,11 @@ impl<D: Decoder> Generation<D> {
         }
         self.kv.append(&mut sequence.table, tokens)?;
         self.totals.recomputed_tokens += sequence.computed(tokens) as u64;
+        // One token alone may be the last of a prompt, where a piece of it ended just before. It is scheduled
+        // like one of an answer.
+        if pending > 1 || sequence.generated() == 0 {
+            self.totals.prefill_tokens += tokens as u64;
+        }
         self.lists.batch.push(place, sequence, tokens);
         self.forget(place);
         Ok(if pending > 1 { tokens } else { 0 })
