@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[path = "../common/committed.rs"]
+mod committed;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each test takes what it needs")]
 mod common;

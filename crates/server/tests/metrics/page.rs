@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::Path;
 
+use crate::committed;
 use crate::exposition::Family;
 
 const STALE: &str = "docs/reference/metrics.md is out of date; write it anew with \
@@ -50,15 +50,10 @@ fn write(families: &[Family]) -> String {
 
 /// The committed page says the same, or is written anew.
 pub(crate) fn compare(families: &[Family]) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/metrics.md");
-    let text = write(families);
-    if std::env::var_os("BURSAR_WRITE_METRICS").is_some() {
-        std::fs::write(&page, text).unwrap();
-        return;
-    }
-    let there = std::fs::read_to_string(&page).unwrap_or_default();
-    for (line, (there, now)) in (1..).zip(there.lines().zip(text.lines())) {
-        assert_eq!(there, now, "line {line}: {STALE}");
-    }
-    assert_eq!(there.len(), text.len(), "{STALE}");
+    committed::compare(
+        "metrics.md",
+        &write(families),
+        "BURSAR_WRITE_METRICS",
+        STALE,
+    );
 }

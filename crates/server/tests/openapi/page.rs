@@ -1,9 +1,10 @@
 //! `docs/reference/endpoints.md`: the document, for people.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use serde_json::Value;
+
+use crate::committed;
 
 const STALE: &str = "docs/reference/endpoints.md is out of date; write it anew with \
                      `BURSAR_WRITE_ENDPOINTS=1 cargo test -p bursar-server --test openapi`";
@@ -131,15 +132,10 @@ fn kind(schema: &Value) -> String {
 
 /// The committed page says the same, or is written anew.
 pub(crate) fn compare(document: &Value) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/endpoints.md");
-    let text = write(document);
-    if std::env::var_os("BURSAR_WRITE_ENDPOINTS").is_some() {
-        std::fs::write(&page, text).unwrap();
-        return;
-    }
-    let there = std::fs::read_to_string(&page).unwrap_or_default();
-    for (line, (there, now)) in (1..).zip(there.lines().zip(text.lines())) {
-        assert_eq!(there, now, "line {line}: {STALE}");
-    }
-    assert_eq!(there.len(), text.len(), "{STALE}");
+    committed::compare(
+        "endpoints.md",
+        &write(document),
+        "BURSAR_WRITE_ENDPOINTS",
+        STALE,
+    );
 }

@@ -5,9 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bursar_engine::{
-    EngineOptions, Event, GenerateRequest, SoloEngine, StopRules, TokenStream, Totals,
-};
+use bursar_engine::{EngineOptions, Event, SoloEngine, TokenStream, Totals};
 use bursar_files::ModelFile;
 use bursar_memory::counting::ProcessAllocator;
 use bursar_memory::{Bytes, Ledger, Lifetime, Pools, PoolsOptions};
@@ -235,17 +233,8 @@ fn measure(
         let sent = Instant::now();
         for _ in 0..REQUESTS {
             let own = draw.tokens(OWN, vocab);
-            let request = GenerateRequest {
-                prompt: [common.as_slice(), &own].concat(),
-                stop: StopRules {
-                    ignore_end: true,
-                    ..StopRules::default()
-                },
-                max_tokens: Some(GENERATED),
-                ..GenerateRequest::default()
-            };
-            let stream = handle.submit(request);
-            streams.push(stream.map_err(|rejected| Failure::failed(rejected.to_string()))?);
+            let prompt = [common.as_slice(), &own].concat();
+            streams.push(tiny::submit(&handle, prompt, GENERATED)?);
         }
         let mut heard = false;
         for mut stream in streams.drain(..) {

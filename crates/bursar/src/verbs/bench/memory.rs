@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use bursar_engine::{EngineOptions, EngineSnapshot, Event, GenerateRequest, SoloEngine, StopRules};
+use bursar_engine::{EngineOptions, EngineSnapshot, Event, SoloEngine};
 use bursar_files::ModelFile;
 use bursar_memory::{Bytes, Ledger};
 use clap::Args;
@@ -213,17 +213,7 @@ fn measure(file: &ModelFile, mode: Mode, prompts: &[Vec<u32>]) -> Result<Held, F
     let handle = engine.handle();
     let mut streams = Vec::with_capacity(prompts.len());
     for prompt in prompts {
-        let request = GenerateRequest {
-            prompt: prompt.clone(),
-            stop: StopRules {
-                ignore_end: true,
-                ..StopRules::default()
-            },
-            max_tokens: Some(GENERATED),
-            ..GenerateRequest::default()
-        };
-        let stream = handle.submit(request);
-        streams.push(stream.map_err(|rejected| Failure::failed(rejected.to_string()))?);
+        streams.push(tiny::submit(&handle, prompt.clone(), GENERATED)?);
     }
     let mut held = Held::default();
     for stream in &mut streams {

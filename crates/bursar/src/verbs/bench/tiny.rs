@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_engine::{
-    EngineModel, LoadOptions, MemoryPlan, PlanRequest, ProcessBase, Purpose, Vocabulary,
-    WeightsRequest,
+    EngineHandle, EngineModel, GenerateRequest, LoadOptions, MemoryPlan, PlanRequest, ProcessBase,
+    Purpose, StopRules, TokenStream, Vocabulary, WeightsRequest,
 };
 use bursar_files::ModelFile;
 use bursar_files::synth::{self, Preset};
@@ -75,4 +75,23 @@ pub(super) fn load(
         &mut |_| {},
     )?;
     Ok(model)
+}
+
+/// Has it go on with a prompt for `tokens` tokens, whatever they are.
+pub(super) fn submit(
+    handle: &EngineHandle,
+    prompt: Vec<u32>,
+    tokens: usize,
+) -> Result<TokenStream, Failure> {
+    let request = GenerateRequest {
+        prompt,
+        stop: StopRules {
+            ignore_end: true,
+            ..StopRules::default()
+        },
+        max_tokens: Some(tokens),
+        ..GenerateRequest::default()
+    };
+    let stream = handle.submit(request);
+    stream.map_err(|rejected| Failure::failed(rejected.to_string()))
 }

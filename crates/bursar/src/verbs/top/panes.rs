@@ -14,7 +14,7 @@ mod requests;
 use ratatui::text::Line;
 use serde_json::Value;
 
-use super::paint::Colours;
+use super::paint::{Colours, Tone, fitted, span};
 use super::state::{Pane, State};
 
 /// What stands in a pane's heading, to the left and to the right.
@@ -32,6 +32,13 @@ struct Page<'a> {
     colours: Colours,
     /// When the report was made.
     unix_ms: u64,
+}
+
+impl Page<'_> {
+    /// Words as a line, cut off where the pane ends.
+    fn line(&self, words: &str, tone: Tone) -> Line<'static> {
+        Line::from(span(fitted(words, self.width), tone, self.colours))
+    }
 }
 
 /// A pane's heading.

@@ -3,17 +3,11 @@
 use ratatui::text::Line;
 
 use super::{Page, list, span_of, word};
-use crate::verbs::top::paint::{Tone, fitted, size, span};
+use crate::verbs::top::paint::{Tone, size};
 
 pub(super) fn lines(page: &Page<'_>) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'static>> = Vec::new();
-    let mut push = |words: String, tone| {
-        lines.push(Line::from(span(
-            fitted(&words, page.width),
-            tone,
-            page.colours,
-        )));
-    };
+    let mut push = |words: String, tone| lines.push(page.line(&words, tone));
     if let Some(cause) = page.memory["pressure_detail"]["cause"].as_str() {
         push(format!("memory is short because {cause}"), Tone::Warning);
     }

@@ -6,20 +6,14 @@ use serde_json::Value;
 
 use super::{Page, list, span_of, word};
 use crate::output::grouped;
-use crate::verbs::top::paint::{Tone, fitted, size, span};
+use crate::verbs::top::paint::{Tone, fitted, size};
 
 /// Columns of a model's name.
 const NAME: usize = 22;
 
 pub(super) fn lines(page: &Page<'_>) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'static>> = Vec::new();
-    let mut push = |words: String, tone| {
-        lines.push(Line::from(span(
-            fitted(&words, page.width),
-            tone,
-            page.colours,
-        )));
-    };
+    let mut push = |words: String, tone| lines.push(page.line(&words, tone));
     let memory = page.memory;
     if memory["rates"].is_object() {
         for words in rates(&memory["rates"]) {
