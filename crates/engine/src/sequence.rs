@@ -166,11 +166,13 @@ impl Sequence {
             stored_tokens: self.table.len(),
             blocks: self.table.blocks().len(),
             priority: self.seniority.priority,
-            waits: waits.map(|waits| Waits {
-                displaced: self.reached > 0,
-                ..waits
-            }),
+            waits,
         }
+    }
+
+    /// Whether it ran before, and gave its blocks to others; of one that waits.
+    pub(crate) fn displaced(&self) -> bool {
+        self.reached > 0
     }
 
     pub(crate) fn seniority(&self) -> Seniority {

@@ -238,7 +238,7 @@ impl<D: Decoder> Generation<D> {
             let waits = Waits {
                 before,
                 first,
-                displaced: false,
+                displaced: sequence.displaced(),
             };
             sight.push(sequence.view(Some(waits)));
         }

@@ -27,9 +27,9 @@ use crate::history::{self, History};
 use crate::limits::Limits;
 use crate::metrics::Requests;
 use crate::openai::{chat, completions, embeddings, tokens};
-use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
 use crate::plan_api::Planner;
+use crate::rates::Rates;
 use crate::served::{Served, unix_ms};
 use crate::sights::Sights;
 use crate::tenants::{Secret, Tenant};
@@ -63,7 +63,7 @@ pub(crate) struct App {
     /// What is kept and made for those who watch.
     pub(crate) watching: Account,
     pub(crate) history: History,
-    pub(crate) pace: Pace,
+    pub(crate) rates: Rates,
     pub(crate) watch: Watch,
     pub(crate) tracer: Tracer,
     /// What plans models without loading them, and whose turn that is.

@@ -126,19 +126,19 @@ pub(crate) async fn keep(app: Arc<App>) {
 
 fn point(app: &App) -> Point {
     let status = app.models.status();
-    let pace = app.pace.tick(&status);
+    let rates = app.rates.tick(&status);
     let mut point = Point {
         unix_ms: unix_ms(),
         granted_bytes: by_lifetime(&app.ledger.snapshot()),
         rss_bytes: Probe::default()
             .process()
             .map_or(0, |process| process.rss_bytes),
-        tokens_in: pace.sum.tokens_in,
-        tokens_out: pace.sum.tokens_out,
-        vectors: pace.sum.vectors,
-        requests: pace.sum.requests,
-        first_token_us: micros(pace.first_token),
-        between_tokens_us: micros(pace.between_tokens),
+        tokens_in: rates.sum.tokens_in,
+        tokens_out: rates.sum.tokens_out,
+        vectors: rates.sum.vectors,
+        requests: rates.sum.requests,
+        first_token_us: micros(rates.first_token),
+        between_tokens_us: micros(rates.between_tokens),
         running: 0,
         waiting: 0,
     };

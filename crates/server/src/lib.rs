@@ -15,7 +15,7 @@
 //!   smaller, planned.
 //! - `dashboard`: a page to look at all of it.
 //! - `health`, `memory_api`, `kv_api`, `pressure_api`, `metrics`: what those see who watch over the server.
-//! - `watch`, `history`, `pace`, `sights`: the same as it happens, the last hour of it, how fast requests are
+//! - `watch`, `history`, `rates`, `sights`: the same as it happens, the last hour of it, how fast requests are
 //!   answered, and what is seen of engines between two steps.
 //! - `traces`: requests told to an OpenTelemetry collector, with the feature `otel`.
 //! - `openapi`: all this, described for programs.
@@ -49,12 +49,12 @@ mod openai;
 mod openapi;
 mod optimize_api;
 mod out;
-mod pace;
 mod phase;
 mod plan_api;
 mod pools_api;
 mod pressure_api;
 mod random;
+mod rates;
 mod serve;
 mod served;
 mod sights;

@@ -64,7 +64,7 @@ pub(crate) fn report(app: &App, sights: &Sights) -> Value {
         "waiting": waiting,
         "requests": requests,
         "requests_left_out": left_out,
-        "rates": app.pace.report(&status),
+        "rates": app.rates.report(&status),
         "heap": app.heap.map(|counts| heap(&counts())),
         "tree": tree(&books),
         "models": models,

@@ -25,9 +25,9 @@ use crate::auth::Keys;
 use crate::history::{self, History};
 use crate::limits::Limits;
 use crate::metrics::Requests;
-use crate::pace::Pace;
 use crate::phase::{Phase, Stopper};
 use crate::plan_api::Planner;
+use crate::rates::Rates;
 use crate::served::{Served, now};
 use crate::tenants::Secret;
 use crate::traces::Tracer;
@@ -175,7 +175,7 @@ impl Server {
             heap,
             history: History::new(&watching),
             watching,
-            pace: Pace::default(),
+            rates: Rates::default(),
             watch: Watch::new(),
             tracer: Tracer::default(),
             planner,

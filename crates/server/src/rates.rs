@@ -130,7 +130,7 @@ pub(crate) struct Moment {
 
 /// Sums over all models, and what they were within the last minute.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<State>);
+pub(crate) struct Rates(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -201,7 +201,7 @@ impl State {
     }
 }
 
-impl Pace {
+impl Rates {
     /// Looks at all models, and keeps the sums as a moment of the window.
     pub(crate) fn tick(&self, status: &[ModelStatus<Served>]) -> Moment {
         let mut state = lock(&self.0);
