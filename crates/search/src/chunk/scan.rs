@@ -440,7 +440,10 @@ impl Scanner<'_> {
             b'R' if language == Language::Cpp && self.peek(1) == b'"' => {
                 let open = &self.bytes[self.at + 2..];
                 let open = &open[..open.len().min(17)];
-                let Some(paren) = open.iter().position(|&b| b == b'(') else {
+                let paren = open
+                    .iter()
+                    .position(|&b| b == b'(' || b.is_ascii_whitespace());
+                let Some(paren) = paren.filter(|&paren| open[paren] == b'(') else {
                     return false;
                 };
                 let end = [b")", &open[..paren], b"\""].concat();
@@ -537,7 +540,8 @@ impl Scanner<'_> {
         while let Some(&byte) = self.bytes.get(at) {
             match byte {
                 b'\n' => return false,
-                b'\\' => at += 1,
+                // No escape reaches over the end of a line.
+                b'\\' if self.bytes.get(at + 1) != Some(&b'\n') => at += 1,
                 b'[' => class = true,
                 b']' => class = false,
                 b'/' if !class => {

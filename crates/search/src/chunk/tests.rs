@@ -547,6 +547,30 @@ fn pieces_lose_the_indentation_they_share() {
     assert_eq!(dedent(""), "");
 }
 
+#[track_caller]
+fn whole_lines(text: &str) {
+    for language in ALL {
+        let mut line = 0;
+        for piece in chunks(text, language, 40) {
+            assert!(piece.lines.start >= line && piece.lines.start < piece.lines.end);
+            line = piece.lines.end;
+            let before = &text[..piece.bytes.start];
+            assert!(before.is_empty() || before.ends_with('\n'));
+            assert_eq!(before.matches('\n').count(), piece.lines.start);
+            let inner = &text[piece.bytes.clone()];
+            assert_eq!(inner.lines().count(), piece.lines.len(), "{language:?}");
+            dedent(inner);
+        }
+    }
+}
+
+/// What begins like a regular expression or a raw string, and whose line ends in the middle.
+#[test]
+fn nothing_reaches_over_a_line_that_cannot() {
+    whole_lines("fn f(fn f(*/\\\n/*fn f(impl A");
+    whole_lines("let some_name = R\"a\nb(some_name some_name\n");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -563,19 +587,6 @@ proptest! {
             0..60,
         ),
     ) {
-        let text = parts.concat();
-        for language in ALL {
-            let mut line = 0;
-            for piece in chunks(&text, language, 40) {
-                prop_assert!(piece.lines.start >= line && piece.lines.start < piece.lines.end);
-                line = piece.lines.end;
-                let before = &text[..piece.bytes.start];
-                prop_assert!(before.is_empty() || before.ends_with('\n'));
-                prop_assert_eq!(before.matches('\n').count(), piece.lines.start);
-                let inner = &text[piece.bytes.clone()];
-                prop_assert_eq!(inner.lines().count(), piece.lines.len());
-                dedent(inner);
-            }
-        }
+        whole_lines(&parts.concat());
     }
 }
